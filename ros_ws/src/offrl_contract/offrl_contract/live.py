@@ -1,0 +1,198 @@
+"""The live end of the contract: messages are pushed as they arrive, a tick reads them.
+
+A tick runs the very functions of `sampling` on the few samples that it needs, so that a robot and a
+bag give the same rows. Nothing is decoded before a tick asks for it: under a flood of messages only
+the newest is.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.typesys.store import Typestore
+
+from offrl_contract.errors import InputError
+from offrl_contract.reader import MalformedMessageError, Message, MessageReader, TermReader
+from offrl_contract.robot import ActionTerm, Clock, ObservationTerm, Robot, Signal
+from offrl_contract.sampling import (
+    Fault,
+    Sample,
+    Series,
+    observation_vector,
+    sample_observation,
+    sample_term,
+)
+
+
+@dataclass(frozen=True)
+class TermFault:
+    """A term that is not usable now."""
+
+    term: str
+    kind: Fault
+    text: str
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a tick sees."""
+
+    vector: NDArray[np.float32]
+    """(o,), SI units."""
+    terms: dict[str, Sample]
+    """Each observation term at this tick (1, w)."""
+    faults: tuple[TermFault, ...]
+    """Empty where the vector may be used."""
+
+
+@dataclass
+class _Payload:
+    """A message as it came, decoded at most once."""
+
+    content: bytes | Message
+    problem: str = ""
+    values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+@dataclass
+class _Buffer:
+    """The latest messages of one topic on one clock, in order of time."""
+
+    stamps: list[int] = field(default_factory=list)
+    payloads: list[_Payload] = field(default_factory=list)
+
+    def push(self, stamp: int, payload: _Payload, window: int) -> None:
+        """Insert a message and forget those that no tick within `window` [ns] can ask for."""
+        at = bisect_right(self.stamps, stamp)
+        self.stamps.insert(at, stamp)
+        self.payloads.insert(at, payload)
+        old = bisect_right(self.stamps, self.stamps[-1] - window) - 1
+        if old > 0:
+            del self.stamps[:old], self.payloads[:old]
+
+    def needed(self, ticks: Iterable[int]) -> list[int]:
+        """Return the indices that causal sampling at these ticks will pick."""
+        found = {bisect_right(self.stamps, tick) - 1 for tick in ticks}
+        return sorted(index for index in found if index >= 0)
+
+
+class Live:
+    """Holds the latest messages of a robot's topics and gives the observation at a tick."""
+
+    def __init__(self, robot: Robot, store: Typestore, signals: bool = False) -> None:
+        """Compile the readers. Raises InputError where a field is not in its definition."""
+        self.robot = robot
+        wanted = [term for term in robot.read_terms() if signals or not isinstance(term, Signal)]
+        self._terms: dict[str, ObservationTerm | Signal | ActionTerm] = {
+            term.name: term for term in (*wanted, *robot.action)
+        }
+        self._readers = {name: TermReader(term, store) for name, term in self._terms.items()}
+        self._messages = {
+            topic: MessageReader(type_name, store)
+            for topic, type_name in robot.topics(signals).items()
+        }
+        self._keys = {name: self._key(term) for name, term in self._terms.items()}
+        self._check_headers()
+        longest = max((term.history for term in robot.observation), default=1)
+        self._window = (longest + 1) * robot.period
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as after a jump of the clock."""
+        self._buffers: dict[tuple[str, Clock], _Buffer] = {
+            key: _Buffer() for key in self._keys.values()
+        }
+
+    @property
+    def buffered(self) -> int:
+        """Messages held now, over all topics."""
+        return sum(len(buffer.stamps) for buffer in self._buffers.values())
+
+    def push(self, topic: str, stamp: int, content: bytes | Message) -> None:
+        """Take a message, as CDR bytes or deserialised, received at `stamp` [ns].
+
+        Raises MalformedMessageError where a header clock is asked for and the bytes are too short.
+        """
+        payload = _Payload(content)
+        for clock in ("receive", "header"):
+            buffer = self._buffers.get((topic, clock))
+            if buffer is not None:
+                at = stamp if clock == "receive" else self._header_stamp(topic, content)
+                buffer.push(at, payload, self._window)
+
+    def observe(self, tick: int) -> Observation:
+        """Return the observation at a tick [ns]."""
+        ticks = np.array([tick], dtype=np.int64)
+        series = {name: self._series(name, tick) for name in self._terms}
+        terms = sample_observation(self.robot, series, ticks)
+        faults = tuple(
+            self._fault(name, each, tick) for name, each in terms.items() if each.faults[0]
+        )
+        return Observation(observation_vector(terms)[0], terms, faults)
+
+    def signals(self, tick: int) -> dict[str, Sample]:
+        """Return each signal at a tick [ns]."""
+        ticks = np.array([tick], dtype=np.int64)
+        return {
+            term.name: sample_term(
+                self.robot, term, {term.name: self._series(term.name, tick)}, ticks
+            )
+            for term in self.robot.signals
+        }
+
+    def _key(self, term: ObservationTerm | Signal | ActionTerm) -> tuple[str, Clock]:
+        """Commands are timed by reception: they take effect when they arrive."""
+        clock = "receive" if isinstance(term, ActionTerm) else self.robot.clock_of(term)
+        return term.topic, clock
+
+    def _check_headers(self) -> None:
+        for name, (topic, clock) in self._keys.items():
+            if clock == "header" and not self._messages[topic].has_header:
+                raise InputError(
+                    f"term '{name}': clock: header, but {self._messages[topic].type_name} "
+                    "does not begin with a header. Use clock: receive."
+                )
+
+    def _header_stamp(self, topic: str, content: bytes | Message) -> int:
+        if isinstance(content, (bytes, memoryview)):
+            return self._messages[topic].header_stamp(content)
+        return int(content.header.stamp.sec) * 10**9 + int(content.header.stamp.nanosec)
+
+    def _series(self, name: str, tick: int) -> Series:
+        """Decode just the samples of a term that the tick, with its history, can pick."""
+        term = self._terms[name]
+        key = self._keys[name]
+        buffer = self._buffers[key]
+        back = range(self._window // self.robot.period)
+        chosen = buffer.needed(tick - step * self.robot.period for step in back)
+        values = np.full((len(chosen), term.parts), np.nan)
+        for row, index in enumerate(chosen):
+            values[row] = self._decode(name, key[0], buffer.payloads[index], term.parts)
+        stamps = np.array([buffer.stamps[index] for index in chosen], dtype=np.int64)
+        return Series(stamps, values)
+
+    def _decode(self, name: str, topic: str, payload: _Payload, parts: int) -> NDArray[np.float64]:
+        if name not in payload.values:
+            try:
+                if isinstance(payload.content, (bytes, memoryview)):
+                    payload.content = self._messages[topic].read(payload.content)
+                payload.values[name] = self._readers[name].values(payload.content)
+            except MalformedMessageError as error:
+                payload.problem = str(error)
+                payload.values[name] = np.full(parts, np.nan)
+        return payload.values[name]
+
+    def _fault(self, name: str, at_tick: Sample, tick: int) -> TermFault:
+        """Put a fault into words."""
+        kind = Fault(at_tick.faults[0])
+        if kind == Fault.MISSING:
+            return TermFault(name, kind, f"{name}: no message yet")
+        if kind == Fault.STALE:
+            return TermFault(name, kind, f"{name}: {at_tick.ages[0] / 1e9:.2f} s old")
+        buffer = self._buffers[self._keys[name]] if name in self._keys else None
+        index = bisect_right(buffer.stamps, tick) - 1 if buffer else -1
+        problem = buffer.payloads[index].problem if buffer and index >= 0 else ""
+        bad = np.flatnonzero(~np.isfinite(at_tick.values[0]))
+        return TermFault(name, kind, problem or f"{name}_{bad[0]}: not finite")

@@ -1,0 +1,165 @@
+"""Reads the fields that a robot file names out of message bytes, from a bag or from a live topic.
+
+This is the general path: `rosbags` deserialises the message, CDR of either endianness or the
+ROS 1 wire, and the named fields are picked from it.
+"""
+
+import struct
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.interfaces import Nodetype
+from rosbags.serde import SerdeError
+from rosbags.typesys.store import Typestore
+
+from offrl_contract.definitions import require_type
+from offrl_contract.errors import InputError, nearest
+from offrl_contract.robot import ActionTerm, Term
+from offrl_contract.transforms import transform
+
+Array = NDArray[np.float64]
+Wire = Literal["cdr", "ros1"]
+Message = Any
+"""A deserialised message: an object with one attribute per field."""
+
+_HEADER = "std_msgs/msg/Header"
+_QUATERNION = "geometry_msgs/msg/Quaternion"
+_LASER_SCAN = "sensor_msgs/msg/LaserScan"
+
+
+class MalformedMessageError(ValueError):
+    """A message that cannot be decoded, or whose arrays are not as the robot file says."""
+
+
+class MessageReader:
+    """Deserialises the messages of one type."""
+
+    def __init__(self, type_name: str, store: Typestore, wire: Wire = "cdr") -> None:
+        require_type(store, type_name, "reader")
+        self.type_name = type_name
+        self.wire = wire
+        self._decode: Callable[[bytes | memoryview, str], Message] = (
+            store.deserialize_cdr if wire == "cdr" else store.deserialize_ros1
+        )
+        first = store.fielddefs[type_name][1][:1]
+        self.has_header = bool(first) and first[0][1] == (Nodetype.NAME, _HEADER)
+
+    def read(self, raw: bytes | memoryview) -> Message:
+        """Deserialise one message. Raises MalformedMessageError."""
+        try:
+            return self._decode(raw, self.type_name)
+        except (SerdeError, ValueError, IndexError, struct.error, UnicodeDecodeError) as error:
+            raise MalformedMessageError(f"{self.type_name} of {len(raw)} bytes: {error}") from error
+
+    def header_stamp(self, raw: bytes | memoryview) -> int:
+        """Return the header stamp [ns] without decoding the rest. Raises MalformedMessageError."""
+        try:
+            if self.wire == "ros1":
+                seconds, nanoseconds = struct.unpack_from("<II", raw, 4)
+            else:
+                order = "<" if raw[1] & 1 else ">"
+                seconds, nanoseconds = struct.unpack_from(f"{order}iI", raw, 4)
+        except (struct.error, IndexError) as error:
+            raise MalformedMessageError(f"{self.type_name} of {len(raw)} bytes: {error}") from error
+        return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+class TermReader:
+    """Picks the values of one term out of messages; checks its fields against the definition."""
+
+    def __init__(self, term: Term | ActionTerm, store: Typestore) -> None:
+        where = f"term '{term.name}'"
+        require_type(store, term.type, where)
+        self.term = term
+        self._getters: list[Callable[[Message], Any]] = []
+        for path in term.field:
+            kind = _resolve(store, term.type, path, where)
+            _check_kind(kind, term, path, where)
+            self._getters.append(attrgetter(path))
+        self._laser = term.type == _LASER_SCAN and term.field == ("ranges",)
+
+    def values(self, message: Message) -> Array:
+        """Return the term's values (parts,) of one message. Raises MalformedMessageError."""
+        return self.finish(self.extract(message)[None])[0]
+
+    def extract(self, message: Message) -> Array:
+        """Return the raw fields (fields, n) of one message. Raises MalformedMessageError."""
+        term = self.term
+        fields = [getter(message) for getter in self._getters]
+        if isinstance(term, ActionTerm):
+            return np.array(fields, dtype=np.float64).reshape(-1, 1)
+        if term.yaw:
+            return np.array([(q.x, q.y, q.z, q.w) for q in fields], dtype=np.float64)
+        if term.select:
+            order = self._order(message.name)
+            _check_lengths(fields, len(message.name), term.name)
+            return np.array([np.asarray(field)[order] for field in fields], dtype=np.float64)
+        if term.size:
+            _check_lengths(fields, term.size, term.name)
+        if term.bins:
+            _check_lengths(fields, len(fields[0]), term.name)
+        raw = np.array(fields, dtype=np.float64).reshape(len(fields), -1)
+        if self._laser:  # LaserScan: below range_min is no reading, above range_max no return
+            raw = np.where(raw < message.range_min, np.nan, raw)
+            raw = np.where(raw > message.range_max, np.inf, raw)
+        return raw
+
+    def finish(self, raw: Array) -> Array:
+        """Turn raw fields (T, fields, n) into values (T, parts). Raises MalformedMessageError."""
+        if isinstance(self.term, ActionTerm):
+            return raw.reshape(len(raw), -1)
+        try:
+            return transform(self.term, raw)
+        except ValueError as error:
+            raise MalformedMessageError(f"{self.term.name}: {error}") from error
+
+    def _order(self, names: list[str]) -> list[int]:
+        assert isinstance(self.term, Term)
+        missing = [name for name in self.term.select if name not in names]
+        if missing:
+            raise MalformedMessageError(
+                f"{self.term.name}: no '{missing[0]}' in the message.{nearest(missing[0], names)}"
+            )
+        return [names.index(name) for name in self.term.select]
+
+
+def _check_lengths(fields: list[Any], expected: int, name: str) -> None:
+    for field in fields:
+        if len(field) != expected:
+            raise MalformedMessageError(f"{name}: {len(field)} entries, expected {expected}")
+
+
+def _resolve(store: Typestore, type_name: str, path: str, where: str) -> Any:
+    """Follow a field path through the definitions; return the kind of its end."""
+    kind: Any = (Nodetype.NAME, type_name)
+    for depth, part in enumerate(path.split(".")):
+        at = ".".join(path.split(".")[:depth]) or type_name
+        if kind[0] != Nodetype.NAME:
+            raise InputError(f"{where}: field '{path}': '{at}' has no fields of its own")
+        fields = dict(store.fielddefs[kind[1]][1])
+        if part not in fields:
+            raise InputError(
+                f"{where}: field '{path}': {at} has no '{part}'.{nearest(part, fields)}"
+            )
+        kind = fields[part]
+    return kind
+
+
+def _check_kind(kind: Any, term: Term | ActionTerm, path: str, where: str) -> None:
+    """Refuse a field whose kind does not fit the term's options."""
+    scalar = kind[0] == Nodetype.BASE and kind[1][0] != "string"
+    array = kind[0] in (Nodetype.ARRAY, Nodetype.SEQUENCE)
+    numbers = array and kind[1][0][0] == Nodetype.BASE and kind[1][0][1][0] != "string"
+    if isinstance(term, Term) and term.yaw:
+        if kind != (Nodetype.NAME, _QUATERNION):
+            raise InputError(f"{where}: yaw needs a quaternion, '{path}' is none")
+    elif isinstance(term, Term) and (term.select or term.size or term.bins):
+        if not numbers:
+            raise InputError(f"{where}: '{path}' is not an array of numbers")
+    elif array:
+        raise InputError(f"{where}: '{path}' is an array: give bins, select or size")
+    elif not scalar:
+        raise InputError(f"{where}: '{path}' is not a number")

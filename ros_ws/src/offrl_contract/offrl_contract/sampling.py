@@ -1,0 +1,143 @@
+"""Causal sampling: the newest sample at or before each tick, alike for a bag and a live robot.
+
+Time is an argument: integer nanoseconds, from any clock. At tick t_k a term is its newest sample
+with stamp <= t_k; older than its max_age makes the tick invalid. The action of tick k is the
+command in force over [t_k, t_{k+1}): the newest command at or before t_{k+1}, held at most `hold`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl_contract.robot import ActionTerm, ObservationTerm, Robot, Signal
+
+Floats = NDArray[np.float64]
+Times = NDArray[np.int64]
+Faults = NDArray[np.uint8]
+
+
+class Fault(IntEnum):
+    """Why a term is not usable at a tick."""
+
+    NONE = 0
+    MISSING = 1
+    """No sample yet."""
+    STALE = 2
+    """The newest sample is older than max_age."""
+    NOT_FINITE = 3
+    """NaN or inf, or a message that could not be decoded."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Samples of one term, in order of time."""
+
+    stamps: Times
+    """(n,) [ns], not decreasing."""
+    values: Floats
+    """(n, d); NaN rows where a message was malformed."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One term at T ticks."""
+
+    values: Floats
+    """(T, w)."""
+    faults: Faults
+    """(T,) Fault codes."""
+    ages: Times
+    """(T,) [ns] of the newest sample used; -1 where there is none."""
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return a duration in whole nanoseconds."""
+    return round(seconds * 1e9)
+
+
+def sample(series: Series, ticks: Times, max_age: int) -> Sample:
+    """Hold a series causally at ticks (T,) [ns]; samples older than max_age [ns] are stale."""
+    if not len(series.stamps):
+        empty = np.full((len(ticks), series.values.shape[1]), np.nan)
+        return Sample(empty, np.full(len(ticks), Fault.MISSING, np.uint8), np.full(len(ticks), -1))
+    index = np.searchsorted(series.stamps, ticks, side="right") - 1
+    missing = index < 0
+    values = series.values[index]
+    ages = np.where(missing, -1, ticks - series.stamps[index])
+    faults = np.zeros(len(ticks), np.uint8)
+    faults[~np.isfinite(values).all(axis=1)] = Fault.NOT_FINITE
+    faults[ages > max_age] = Fault.STALE
+    faults[missing] = Fault.MISSING
+    return Sample(values, faults, ages)
+
+
+def sample_actions(robot: Robot, series: Mapping[str, Series], ticks: Times) -> Sample:
+    """Return the commands in force when the ticks begin (T, a)."""
+    return _join(
+        [sample(series[term.name], ticks, nanoseconds(term.hold)) for term in robot.action], axis=1
+    )
+
+
+def sample_term(
+    robot: Robot, term: ObservationTerm | Signal, series: Mapping[str, Series], ticks: Times
+) -> Sample:
+    """Return one term (T, w) with its history, the oldest first."""
+    history = term.history if isinstance(term, ObservationTerm) else 1
+    steps = [ticks - back * robot.period for back in reversed(range(history))]
+    if isinstance(term, ObservationTerm) and term.source == "action":
+        return _join([sample_actions(robot, series, at) for at in steps], axis=1)
+    age = nanoseconds(term.max_age)
+    return _join([sample(series[term.name], at, age) for at in steps], axis=1)
+
+
+def sample_observation(
+    robot: Robot, series: Mapping[str, Series], ticks: Times
+) -> dict[str, Sample]:
+    """Return every observation term at the ticks, in the order of the vector."""
+    return {term.name: sample_term(robot, term, series, ticks) for term in robot.observation}
+
+
+def observation_vector(samples: Mapping[str, Sample]) -> NDArray[np.float32]:
+    """Join observation terms to vectors (T, o) in single precision, SI units."""
+    return np.hstack([each.values for each in samples.values()]).astype(np.float32)
+
+
+def action_of_tick(robot: Robot, series: Mapping[str, Series], ticks: Times) -> Sample:
+    """Return the action of each tick (T, a): the command in force when the next one begins."""
+    return sample_actions(robot, series, ticks + robot.period)
+
+
+def usable_runs(usable: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """Yield [start, stop) of each run of usable ticks."""
+    edges = np.diff(np.concatenate([[0], usable.astype(np.int8), [0]]))
+    yield from zip(
+        np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True
+    )
+
+
+def _join(samples: list[Sample], axis: int) -> Sample:
+    """Put samples side by side; the first fault and the greatest age stand for all."""
+    if len(samples) == 1:
+        return samples[0]
+    faults = samples[0].faults
+    for each in samples[1:]:
+        faults = np.where(faults == Fault.NONE, each.faults, faults)
+    ages = np.stack([each.ages for each in samples])
+    ages = np.where((ages < 0).any(axis=0), -1, ages.max(axis=0))
+    return Sample(np.concatenate([each.values for each in samples], axis=axis), faults, ages)
+
+
+def action_names(robot: Robot) -> list[str]:
+    """Return a name per entry of the action vector, such as cmd.linear.x."""
+    return [f"{term.name}.{field}" for term in robot.action for field in term.field]
+
+
+def split_action(robot: Robot, action: Floats) -> Iterator[tuple[ActionTerm, Floats]]:
+    """Yield each action term with its part of an action vector (..., a)."""
+    start = 0
+    for term in robot.action:
+        yield term, action[..., start : start + term.parts]
+        start += term.parts

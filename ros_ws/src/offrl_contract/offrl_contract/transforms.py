@@ -1,0 +1,58 @@
+"""From raw fields to the numbers of a term. Everything works on (T, ...) and (1, ...) alike."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl_contract.robot import Term
+
+Array = NDArray[np.float64]
+
+_REDUCE: dict[str, Any] = {"min": np.fmin, "max": np.fmax}
+
+
+def reduce_bins(values: Array, bins: int, reduce: str) -> Array:
+    """Reduce readings (..., n) to (..., bins) over equal runs of neighbours, leaving NaN out.
+
+    A bin of nothing but NaN is NaN. Raises ValueError where there are fewer readings than bins.
+    """
+    count = values.shape[-1]
+    if count < bins:
+        raise ValueError(f"{count} readings for {bins} bins")
+    edges = np.arange(bins) * count // bins
+    if reduce in _REDUCE:
+        result: Array = _REDUCE[reduce].reduceat(values, edges, axis=-1)
+        return result
+    known = ~np.isnan(values)
+    total = np.add.reduceat(np.where(known, values, 0.0), edges, axis=-1)
+    number = np.add.reduceat(known.astype(np.float64), edges, axis=-1)
+    with np.errstate(invalid="ignore"):
+        mean: Array = total / number
+    return mean
+
+
+def yaw_of(quaternion: Array) -> Array:
+    """Return the heading about z [rad] (..., 1) of quaternions x, y, z, w (..., 4), REP-103."""
+    x, y, z, w = np.moveaxis(quaternion, -1, 0)
+    return np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))[..., None]
+
+
+def wrap_angle(angle: Array) -> Array:
+    """Wrap angles [rad] into [-pi, pi)."""
+    wrapped: Array = (angle + np.pi) % (2.0 * np.pi) - np.pi
+    return wrapped
+
+
+def transform(term: Term, raw: Array) -> Array:
+    """Turn raw fields (T, fields, n) into the values of a term (T, parts)."""
+    values = raw
+    if term.bins:
+        values = reduce_bins(values, term.bins, term.reduce)
+    if term.yaw:
+        values = yaw_of(values)
+    if term.wrap:
+        values = wrap_angle(values)
+    if term.clip:
+        values = np.clip(values, *term.clip)
+    return values.reshape(len(raw), -1)

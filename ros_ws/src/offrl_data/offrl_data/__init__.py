@@ -1,0 +1,1 @@
+"""Bags to datasets: reading logs, the conversion, the dataset file."""
