@@ -1,16 +1,17 @@
 """The `offrl` command. Verbs are entry points, so a robot has only those it has packages for."""
 
+import argparse
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 from offrl_contract.errors import InputError, nearest
 
 GROUP = "offrl.commands"
+INSPECTORS = "offrl.inspectors"
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
-
-Command = Callable[[list[str]], None]
 
 
 def commands() -> dict[str, EntryPoint]:
@@ -18,10 +19,24 @@ def commands() -> dict[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=GROUP))}
 
 
-def _load(point: EntryPoint) -> Command:
+def inspect(argv: list[str]) -> None:
+    """Run `offrl inspect`: print a bag, a dataset or a policy file, by its suffix."""
+    parser = argparse.ArgumentParser("offrl inspect", description="Print what a file holds.")
+    parser.add_argument("path", type=Path, help="a bag, a dataset (.h5) or a policy file (.onnx)")
+    path: Path = parser.parse_args(argv).path
+    inspectors = {point.name: point for point in entry_points(group=INSPECTORS)}
+    kind = "folder" if path.is_dir() else path.suffix.removeprefix(".")
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if kind not in inspectors:
+        raise InputError(f"{path}: nothing here reads '{path.suffix}'.{nearest(kind, inspectors)}")
+    _load(inspectors[kind])(path)
+
+
+def _load(point: EntryPoint) -> Callable[..., None]:
     """Import a verb; a package that is not installed becomes an error that names it."""
     try:
-        command: Command = point.load()
+        command: Callable[..., None] = point.load()
     except ModuleNotFoundError as error:
         raise InputError(
             f"offrl {point.name}: needs the Python package '{error.name}', which is not installed. "

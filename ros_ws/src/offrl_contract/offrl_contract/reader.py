@@ -83,7 +83,8 @@ class TermReader:
 
     def values(self, message: Message) -> Array:
         """Return the term's values (parts,) of one message. Raises MalformedMessageError."""
-        return self.finish(self.extract(message)[None])[0]
+        values: Array = self.finish(self.extract(message)[None])[0]
+        return values
 
     def extract(self, message: Message) -> Array:
         """Return the raw fields (fields, n) of one message. Raises MalformedMessageError."""

@@ -6,7 +6,7 @@ command in force over [t_k, t_{k+1}): the newest command at or before t_{k+1}, h
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -75,10 +75,12 @@ def sample(series: Series, ticks: Times, max_age: int) -> Sample:
 
 
 def sample_actions(robot: Robot, series: Mapping[str, Series], ticks: Times) -> Sample:
-    """Return the commands in force when the ticks begin (T, a)."""
-    return _join(
-        [sample(series[term.name], ticks, nanoseconds(term.hold)) for term in robot.action], axis=1
+    """Return the commands in force when the ticks begin (T, a), clipped to their limits."""
+    held = _join(
+        [sample(series[term.name], ticks, nanoseconds(term.hold)) for term in robot.action]
     )
+    low, high = np.array(robot.limits).T
+    return replace(held, values=np.clip(held.values, low, high))
 
 
 def sample_term(
@@ -88,9 +90,9 @@ def sample_term(
     history = term.history if isinstance(term, ObservationTerm) else 1
     steps = [ticks - back * robot.period for back in reversed(range(history))]
     if isinstance(term, ObservationTerm) and term.source == "action":
-        return _join([sample_actions(robot, series, at) for at in steps], axis=1)
+        return _join([sample_actions(robot, series, at) for at in steps])
     age = nanoseconds(term.max_age)
-    return _join([sample(series[term.name], at, age) for at in steps], axis=1)
+    return _join([sample(series[term.name], at, age) for at in steps])
 
 
 def sample_observation(
@@ -118,7 +120,7 @@ def usable_runs(usable: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     )
 
 
-def _join(samples: list[Sample], axis: int) -> Sample:
+def _join(samples: list[Sample]) -> Sample:
     """Put samples side by side; the first fault and the greatest age stand for all."""
     if len(samples) == 1:
         return samples[0]
@@ -127,7 +129,12 @@ def _join(samples: list[Sample], axis: int) -> Sample:
         faults = np.where(faults == Fault.NONE, each.faults, faults)
     ages = np.stack([each.ages for each in samples])
     ages = np.where((ages < 0).any(axis=0), -1, ages.max(axis=0))
-    return Sample(np.concatenate([each.values for each in samples], axis=axis), faults, ages)
+    return Sample(np.concatenate([each.values for each in samples], axis=1), faults, ages)
+
+
+def observation_names(robot: Robot) -> list[str]:
+    """Return a name per entry of the observation vector, such as scan_0."""
+    return [f"{t.name}_{part}" for t in robot.observation for part in range(robot.width(t))]
 
 
 def action_names(robot: Robot) -> list[str]:

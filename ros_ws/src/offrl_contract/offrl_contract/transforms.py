@@ -35,7 +35,8 @@ def reduce_bins(values: Array, bins: int, reduce: str) -> Array:
 def yaw_of(quaternion: Array) -> Array:
     """Return the heading about z [rad] (..., 1) of quaternions x, y, z, w (..., 4), REP-103."""
     x, y, z, w = np.moveaxis(quaternion, -1, 0)
-    return np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))[..., None]
+    yaw: Array = np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+    return yaw[..., None]
 
 
 def wrap_angle(angle: Array) -> Array:

@@ -1,0 +1,157 @@
+"""The verb `convert`, and what `inspect` shows of bags and datasets."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from offrl_contract import load_robot
+from offrl_contract.definitions import DEFAULT_DISTRO, add_folder, distro_definitions
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from offrl_data.bags import Bag, find_bags
+from offrl_data.conversion import BagReport, convert_bags
+from offrl_data.dataset import load_dataset
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Turn bags into one dataset file."""
+
+    bags: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Bags: .bag, .db3 or .mcap files, rosbag2 directories, or folders of them."""
+    robot: str
+    """Robot file, or the name of a shipped one (neato, ackermann, diffdrive)."""
+    out: Path
+    """Dataset file to write."""
+    msgs: Path | None = None
+    """Folder of .msg files, for types that neither the bag nor the distribution defines."""
+    distro: str = DEFAULT_DISTRO
+    """ROS 2 distribution of the recording, for bags that carry no definitions."""
+
+
+def convert(argv: list[str]) -> None:
+    """Run `offrl convert`. Raises InputError."""
+    config = tyro.cli(ConvertConfig, prog="offrl convert", args=argv)
+    robot = load_robot(config.robot)
+    store = distro_definitions(config.distro)
+    if config.msgs is not None:
+        add_folder(store, config.msgs)
+    bags = find_bags(list(config.bags))
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+    with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
+        task = progress.add_task("reading", total=None)
+
+        def started(name: str, messages: int) -> None:
+            progress.reset(task, total=messages, description=name)
+
+        reports = convert_bags(
+            bags, robot, config.out, store, lambda: progress.advance(task), started
+        )
+    _print_reports(reports)
+    dataset = load_dataset(config.out)
+    print(
+        f"{config.out}: {len(dataset)} transitions in {len(dataset.lengths)} episodes, "
+        f"observation {robot.observation_size}, action {robot.action_size}, robot {robot.digest()}"
+    )
+
+
+def inspect_bag(path: Path) -> None:
+    """Print the topics of a bag. Raises InputError."""
+    with Bag(path) as bag:
+        table = Table(title=f"{bag.name} ({bag.wire})")
+        for column in ("topic", "type", "messages", "definition"):
+            table.add_column(column, justify="right" if column == "messages" else "left")
+        for topic in bag.topics.values():
+            has = "in the bag" if topic.definition else "none"
+            table.add_row(topic.name, topic.type_name, str(topic.count), has)
+        _console().print(table)
+        for note in bag.notes:
+            print(f"note: {note}")
+
+
+def inspect_dataset(path: Path) -> None:
+    """Print a summary of a dataset file. Raises InputError."""
+    dataset = load_dataset(path)
+    robot = dataset.robot
+    returns = dataset.returns()
+    table = Table(title=f"{path.name}: robot {robot.robot} ({robot.digest()}), {robot.rate:g} Hz")
+    for column in ("term", "from", "entries", "min", "mean", "max"):
+        table.add_column(column, justify="left" if column in ("term", "from") else "right")
+    start = 0
+    for term in robot.observation:
+        values = dataset.observations[:, start : start + robot.width(term)]
+        start += robot.width(term)
+        source = term.topic or "the command in force"
+        table.add_row(term.name, source, str(values.shape[1]), *_range(values))
+    start = 0
+    for action in robot.action:
+        values = dataset.actions[:, start : start + action.parts]
+        start += action.parts
+        table.add_row(action.name, f"{action.topic} (action)", str(action.parts), *_range(values))
+    table.add_row("reward", robot.reward, "1", *_range(dataset.rewards))
+    _console().print(table)
+    print(
+        f"{len(dataset)} transitions, {len(returns)} episodes "
+        f"({int(dataset.terminals.sum())} ended by a terminal), "
+        f"return {returns.mean():.3g} mean, {returns.min():.3g} to {returns.max():.3g}"
+    )
+
+
+def _range(values: NDArray[np.float32]) -> list[str]:
+    return [f"{values.min():.3g}", f"{values.mean():.3g}", f"{values.max():.3g}"]
+
+
+def _print_reports(reports: list[BagReport]) -> None:
+    """Print what was kept and dropped, then what was odd."""
+    table = Table(title="bags")
+    for column in ("bag", "seconds", "ticks", "kept", "episodes", "terminals"):
+        table.add_column(column, justify="left" if column == "bag" else "right")
+    topics = Table(title="topics")
+    for column in ("bag", "topic", "messages", "rate [Hz]", "longest gap [s]", "header clock"):
+        topics.add_column(column, justify="left" if column in ("bag", "topic") else "right")
+    for report in reports:
+        counts = (report.ticks, report.transitions, report.episodes, report.terminals)
+        table.add_row(report.bag, f"{report.seconds:.1f}", *map(str, counts))
+        for topic in report.topics:
+            row = (f"{topic.rate:.1f}", f"{topic.longest_gap:.2f}", _offset(topic.header_offset))
+            name = report.bag if topic is report.topics[0] else ""
+            topics.add_row(name, topic.topic, str(topic.messages), *row)
+    console = _console()
+    console.print(table)
+    console.print(topics)
+    for report in reports:
+        for line in _remarks(report):
+            print(f"{report.bag}: {line}")
+
+
+def _remarks(report: BagReport) -> Iterator[str]:
+    """Yield what a reader of the report should know beyond the tables."""
+    if report.dropped:
+        reasons = (f"{count} {reason}" for reason, count in report.dropped.items())
+        yield f"dropped ticks: {', '.join(reasons)}"
+    malformed = sum(topic.malformed for topic in report.topics)
+    if malformed:
+        yield f"{malformed} malformed messages"
+    if report.clipped_commands:
+        yield f"{report.clipped_commands} commands outside the limits, clipped to them"
+    yield from report.notes
+
+
+def _offset(seconds: float | None) -> str:
+    """Return header minus receive time in the unit that reads best."""
+    if seconds is None:
+        return "-"
+    for unit, size in (("d", 86400.0), ("s", 1.0)):
+        if abs(seconds) >= size:
+            return f"{seconds / size:+.1f} {unit}"
+    return f"{seconds * 1e3:+.1f} ms"
+
+
+def _console() -> Console:
+    return Console(highlight=False)
