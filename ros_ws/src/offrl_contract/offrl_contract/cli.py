@@ -72,3 +72,7 @@ def run(argv: list[str]) -> int:
 def main() -> None:
     """Entry point of the `offrl` console script."""
     sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -59,7 +59,7 @@ def require_type(store: Typestore, type_name: str, where: str) -> None:
     """Raise InputError with the two remedies unless the type is known."""
     if type_name not in store.fielddefs:
         raise InputError(
-            f"{where}: no definition of {type_name}.{nearest(type_name, store.fielddefs)} "
+            f"{where}: no definition of {type_name}. "
             "Remedies: --msgs DIR with its .msg file, or --distro of the recording."
         )
 

@@ -110,6 +110,10 @@ class Live:
         """Messages held now, over all topics."""
         return sum(len(buffer.stamps) for buffer in self._buffers.values())
 
+    def reader(self, name: str) -> TermReader:
+        """Return the compiled reader of a term."""
+        return self._readers[name]
+
     def push(self, topic: str, stamp: int, content: bytes | Message) -> None:
         """Take a message, as CDR bytes or deserialised, received at `stamp` [ns].
 

@@ -1,0 +1,157 @@
+"""Gate calibration: thresholds from the maxima of whole held-out episodes (split conformal).
+
+Of n held-out episodes the ceil((n + 1)(1 - alpha))-th smallest maximum is a threshold that a new
+exchangeable episode exceeds with probability at most alpha. Several detectors (each score, and the
+CUSUM of each) share one alpha: every detector's maximum is divided by its own (1 - alpha) quantile
+on reference episodes, and the quantile is taken of the largest ratio. The guarantee is then joint,
+without the loss of splitting alpha in advance.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from offrl_contract import InputError
+from offrl_policy.gate import Cusum, FalseAlarms, GateCalibration, ScoreCalibration
+from scipy.stats import binomtest
+
+Array = NDArray[np.float64]
+
+SLACK = 0.5
+"""CUSUM reference value k [standard deviations]: most sensitive to a shift of twice this."""
+MIN_WINDOW = 30.0
+"""Shortest window that a long log may be cut into [s]."""
+ASSUMPTION = (
+    "The guarantee holds for episodes exchangeable with the held-out ones: same robot, same place, "
+    "same kind of task. It is an average over episodes, not a promise for each."
+)
+_TINY = 1e-9
+_UNLIMITED = 1e18
+
+
+def conformal_rank(count: int, alpha: float) -> int:
+    """Return which of `count` sorted maxima is the threshold (1 is the smallest)."""
+    return math.ceil((count + 1) * (1.0 - alpha) - 1e-9)
+
+
+def cut_windows(episodes: Sequence[Array], length: int) -> list[Array]:
+    """Cut episodes (T, k) into windows of `length` ticks; what is left over is dropped."""
+    return [
+        episode[begin:end]
+        for episode in episodes
+        for begin, end in pairwise(range(0, len(episode) + 1, length))
+    ]
+
+
+def calibrate(
+    reference: Sequence[Array],
+    held_out: Sequence[Array],
+    names: Sequence[str],
+    alpha: float,
+    rate: float,
+    say: Callable[[str], None],
+) -> GateCalibration:
+    """Calibrate on scores per tick (T, k) of episodes.
+
+    `reference` gives the scale of each detector, `held_out` the threshold; they must be different
+    episodes. Raises InputError where there are too few held-out episodes for alpha.
+    """
+    window = None
+    if conformal_rank(len(held_out), alpha) > len(held_out):
+        windows = cut_windows(held_out, math.ceil(MIN_WINDOW * rate))
+        if len(windows) > len(held_out):
+            say(f"{len(held_out)} held-out episodes: cut into windows of {MIN_WINDOW:g} s")
+            held_out, window = windows, MIN_WINDOW
+    count = len(held_out)
+    if conformal_rank(count, alpha) > count:
+        needed = math.ceil(1.0 / alpha - 1.0 - 1e-9)
+        least = "" if not count else f", or use --alpha {1.0 / (count + 1):.3g} or more"
+        raise InputError(
+            f"gate: alpha {alpha:g} needs {needed} held-out episodes, there are {count}: "
+            f"{needed - count} are missing. Record more, train with a larger --held-out{least}"
+        )
+    ticks = np.concatenate(list(reference))
+    means, stds = ticks.mean(0), np.maximum(ticks.std(0), _TINY)
+    blank = _blank(names, means, stds, alpha)
+    scales = np.maximum(np.quantile(_maxima(reference, blank), 1.0 - alpha, axis=0), _TINY)
+    ratios = np.sort((_maxima(held_out, blank) / scales).max(axis=1))  # (n,)
+    thresholds = ratios[conformal_rank(count, alpha) - 1] * scales  # (2k,)
+    normal = np.concatenate(list(held_out))
+    scores = tuple(
+        known.model_copy(
+            update={
+                "threshold": float(thresholds[i]),
+                "cusum_threshold": float(thresholds[len(names) + i]),
+                "quantiles": {
+                    f"{q:g}": float(np.quantile(normal[:, i], q)) for q in (0.5, 0.9, 0.99, 1.0)
+                },
+            }
+        )
+        for i, known in enumerate(blank.scores)
+    )
+    hours = len(normal) / rate / 3600.0
+    return blank.model_copy(
+        update={
+            "episodes": count,
+            "window": window,
+            "scores": scores,
+            "false_alarms": _false_alarms(ratios, alpha, hours),
+        }
+    )
+
+
+def _blank(names: Sequence[str], means: Array, stds: Array, alpha: float) -> GateCalibration:
+    """Return a calibration that knows what is normal, but no threshold yet."""
+    scores = tuple(
+        ScoreCalibration(
+            name=name,
+            mean=float(mean),
+            std=float(std),
+            threshold=_UNLIMITED,
+            cusum_threshold=_UNLIMITED,
+            quantiles={},
+        )
+        for name, mean, std in zip(names, means, stds, strict=True)
+    )
+    none = FalseAlarms(episodes=0, alarms=0, rate=0.0, interval=(0.0, 1.0), hours=0.0, per_hour=0.0)
+    return GateCalibration(
+        alpha=alpha,
+        episodes=0,
+        window=None,
+        slack=SLACK,
+        scores=scores,
+        false_alarms=none,
+        assumption=ASSUMPTION,
+    )
+
+
+def _maxima(episodes: Sequence[Array], calibration: GateCalibration) -> Array:
+    """Return each episode's largest score and largest CUSUM (n, 2k), by the gate's own CUSUM."""
+    rows = []
+    for episode in episodes:
+        cusum = Cusum(calibration)
+        sums = np.array([cusum.update(tick) for tick in episode.tolist()])
+        rows.append(np.concatenate([episode.max(0), sums.max(0)]))
+    return np.array(rows)
+
+
+def _false_alarms(ratios: Array, alpha: float, hours: float) -> FalseAlarms:
+    """Judge each held-out episode by the threshold that the others give."""
+    count = len(ratios)
+    alarms = 0
+    for left_out in range(count):
+        others = np.delete(ratios, left_out)
+        if len(others):
+            rank = min(conformal_rank(len(others), alpha), len(others))
+            alarms += bool(ratios[left_out] > others[rank - 1])
+    interval = binomtest(alarms, count).proportion_ci(0.95, method="exact")
+    return FalseAlarms(
+        episodes=count,
+        alarms=alarms,
+        rate=alarms / count,
+        interval=(float(interval.low), float(interval.high)),
+        hours=hours,
+        per_hour=alarms / hours,
+    )

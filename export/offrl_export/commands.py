@@ -1,0 +1,39 @@
+"""The verb `export`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from offrl_data.dataset import load_dataset
+from offrl_training.run import load_run
+
+from offrl_export.policy import export_policy
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Turn a training run into one policy file."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    data: Path
+    """The dataset that the run was trained on."""
+    out: Path = Path("policy.onnx")
+    """Policy file to write."""
+    alpha: float = 0.05
+    """Share of normal episodes that the gate may stop, at most."""
+
+
+def export(argv: list[str]) -> None:
+    """Run `offrl export`. Raises InputError."""
+    config = tyro.cli(ExportConfig, prog="offrl export", args=argv)
+    run = load_run(config.run)
+    report = export_policy(run, load_dataset(config.data), config.out, config.alpha, print)
+    print(
+        f"{report.path}: {run.name} at step {run.step}\n"
+        f"  parity: ONNX and torch differ by at most {report.parity:.2g} of the action range "
+        f"over {report.observations} observations\n"
+        f"  gate: alpha {report.alpha:g} from {report.threshold_episodes} held-out episodes; "
+        f"false alarms, each judged without itself: {report.false_alarms}"
+    )

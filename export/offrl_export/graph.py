@@ -1,0 +1,70 @@
+"""The graph that goes into the policy file: policy, critic ensemble and prototypes in one."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from offrl_training.run import TrainedRun
+from torch import Tensor, nn
+
+OPSET = 18
+SCORES = ("critic_std", "knn")
+"""In the order of the output `uncertainty`."""
+MAX_PROTOTYPES = 4096
+NEIGHBOUR = 5
+"""The score `knn` is the distance to the nearest but NEIGHBOUR - 1 prototype."""
+
+
+class PolicyGraph(nn.Module):
+    """Observation (B, o) in SI units to action (B, a) in SI units and uncertainty (B, 2)."""
+
+    mean: Tensor
+    std: Tensor
+    prototypes: Tensor
+
+    def __init__(self, run: TrainedRun, states: NDArray[np.float32]) -> None:
+        """Take the networks of a run, and as prototypes up to MAX_PROTOTYPES of `states` (n, o)."""
+        super().__init__()
+        self.policy = run.algorithm
+        self.critics = run.gate_critics
+        self.register_buffer("mean", run.algorithm.normaliser.observation_mean.clone())
+        self.register_buffer("std", run.algorithm.normaliser.observation_std.clone())
+        chosen = np.linspace(0, len(states) - 1, min(len(states), MAX_PROTOTYPES)).round()
+        kept = torch.from_numpy(states[chosen.astype(np.int64)])
+        self.register_buffer("prototypes", (kept - self.mean) / self.std)
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Return action and uncertainty."""
+        action = self.policy.act(observation)
+        critic_std = self.critics(observation, action).std(0)  # (B,)
+        scores = torch.stack([critic_std, self.distance(observation)], dim=1)  # (B, 2)
+        return action, scores
+
+    def distance(self, observation: Tensor) -> Tensor:
+        """Return the distance (B,) to the k-th nearest prototype, in normalised coordinates."""
+        here = (observation - self.mean) / self.std
+        apart = here[:, None, :] - self.prototypes[None]  # (B, P, o)
+        squared = apart.square().sum(-1)
+        nearest = min(NEIGHBOUR, self.prototypes.shape[0])
+        return squared.topk(nearest, dim=1, largest=False).values[:, -1].sqrt()
+
+
+def write_graph(graph: PolicyGraph, observation_size: int, path: Path) -> onnx.ModelProto:
+    """Export the graph to a file with batch 1, check it, and return the model."""
+    graph.eval()
+    program = torch.onnx.export(
+        graph,
+        (torch.zeros(1, observation_size),),
+        input_names=["observation"],
+        output_names=["action", "uncertainty"],
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(path), external_data=False)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    return model

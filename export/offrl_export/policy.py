@@ -1,0 +1,154 @@
+"""From a training run to `policy.onnx`: graph, parity, golden vectors, gate, one atomic write."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from offrl_contract import InputError, __version__
+from offrl_contract.robot import require_same
+from offrl_data.dataset import Dataset
+from offrl_policy.policy_file import FORMAT, GOLDEN_TOLERANCE, Policy
+from offrl_training.run import TrainedRun
+
+from offrl_export.calibration import calibrate
+from offrl_export.graph import SCORES, PolicyGraph, write_graph
+
+GOLDEN_VECTORS = 16
+REFERENCE_SHARE = 5
+"""Every so manieth training episode gives the scale of the scores, and no prototypes."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export found."""
+
+    path: Path
+    parity: float
+    """Largest difference between ONNX and torch over the dataset, relative to the action range."""
+    observations: int
+    """How many observations the parity was checked on."""
+    alpha: float
+    threshold_episodes: int
+    false_alarms: str
+
+
+def export_policy(
+    run: TrainedRun, dataset: Dataset, out: Path, alpha: float, say: Callable[[str], None]
+) -> ExportReport:
+    """Write the policy file of a run. Raises InputError; then nothing is left under `out`."""
+    require_same(dataset.robot, run.robot, "the dataset", "the run")
+    if dataset.digest != run.dataset_digest:
+        raise InputError(
+            f"the run was trained on another dataset ({run.dataset_digest}) than this one "
+            f"({dataset.digest})"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        report = _write(run, dataset, beside, alpha, say)
+        with beside.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(beside, out)
+    finally:
+        beside.unlink(missing_ok=True)
+    gate = Policy(out).gate
+    low, high = gate.false_alarms.interval
+    return ExportReport(
+        path=out,
+        parity=report,
+        observations=len(dataset.observations),
+        alpha=alpha,
+        threshold_episodes=gate.episodes,
+        false_alarms=f"{gate.false_alarms.alarms} in {gate.false_alarms.episodes} "
+        f"({low:.3f} to {high:.3f})",
+    )
+
+
+def _write(
+    run: TrainedRun, dataset: Dataset, path: Path, alpha: float, say: Callable[[str], None]
+) -> float:
+    """Write a checked policy file; return the parity."""
+    reference, prototypes = _split(run)
+    graph = PolicyGraph(run, dataset.observations[dataset.rows_of(prototypes)])
+    model = write_graph(graph, run.robot.observation_size, path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    parity = check_parity(graph, session, dataset.observations, run.robot.limits)
+
+    def scores(episodes: NDArray[np.int64]) -> list[Array]:
+        return [_scores(session, dataset.episode(int(e)).observations) for e in episodes]
+
+    gate = calibrate(
+        scores(reference), scores(run.held_out_episodes), SCORES, alpha, run.robot.rate, say
+    )
+    rows = np.linspace(0, len(dataset) - 1, GOLDEN_VECTORS).round().astype(np.int64)
+    golden = dataset.observations[rows]
+    with torch.no_grad():
+        actions = graph(torch.from_numpy(golden))[0].numpy()
+    properties = {
+        "format": FORMAT,
+        "robot": run.robot.to_yaml(),
+        "robot_digest": run.robot.digest(),
+        "definitions": json.dumps(dataset.metadata["definitions"]),
+        "definition_hashes": json.dumps(dataset.metadata["definition_hashes"]),
+        "gate": gate.model_dump_json(),
+        "golden": json.dumps({"observations": golden.tolist(), "actions": actions.tolist()}),
+        "algorithm": run.name,
+        "step": str(run.step),
+        "dataset_digest": dataset.digest,
+        "parity": f"{parity:.3g}",
+        "versions": f"offrl {__version__}, torch {torch.__version__}, onnx {onnx.__version__}",
+    }
+    onnx.helper.set_model_props(model, properties)
+    onnx.save(model, path)
+    Policy(path).self_check()
+    return parity
+
+
+def check_parity(
+    graph: PolicyGraph,
+    session: onnxruntime.InferenceSession,
+    observations: NDArray[np.float32],
+    limits: tuple[tuple[float, float], ...],
+) -> float:
+    """Return the largest action difference over the range. Raises InputError above tolerance."""
+    low, high = np.array(limits, np.float64).T
+    worst = 0.0
+    with torch.no_grad():
+        for start in range(0, len(observations), 256):
+            batch = observations[start : start + 256]
+            expected = graph.policy.act(torch.from_numpy(batch)).numpy()
+            found = np.array(
+                [session.run(["action"], {"observation": o[None]})[0][0] for o in batch]
+            )
+            difference = np.abs(found - expected.astype(np.float64)) / (high - low)
+            worst = max(worst, float(difference.max()))
+    if not worst <= GOLDEN_TOLERANCE:
+        raise InputError(
+            f"parity: ONNX and torch differ by {worst:.3g} of the action range, "
+            f"allowed {GOLDEN_TOLERANCE:g}: no file is written"
+        )
+    return worst
+
+
+def _split(run: TrainedRun) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Part the training episodes into those that set the scale and those that give prototypes."""
+    episodes = np.asarray(run.train_episodes)
+    if len(episodes) < 2:
+        return episodes, episodes
+    reference = np.arange(len(episodes)) % REFERENCE_SHARE == 0
+    return episodes[reference], episodes[~reference]
+
+
+def _scores(session: onnxruntime.InferenceSession, observations: NDArray[np.float32]) -> Array:
+    """Return the scores (T, k) of an episode as the robot will compute them."""
+    rows = [session.run(["uncertainty"], {"observation": o[None]})[0][0] for o in observations]
+    return np.array(rows, np.float64)

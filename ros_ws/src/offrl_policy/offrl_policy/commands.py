@@ -1,0 +1,72 @@
+"""The verb `serve`, and what `inspect` shows of a policy file."""
+
+import argparse
+from pathlib import Path
+
+from offrl_contract import InputError
+
+from offrl_policy.policy_file import Policy
+
+
+def serve(argv: list[str]) -> None:
+    """Run `offrl serve`: the policy node without the `ros2` command. Raises InputError."""
+    parser = argparse.ArgumentParser(
+        "offrl serve",
+        description="Run the policy node: configured and activated at once. Arguments after "
+        "--ros-args go to ROS (parameters, remappings, namespace).",
+    )
+    parser.add_argument("policy", type=Path, help="policy file (.onnx)")
+    parser.add_argument(
+        "--mode", choices=("engaged", "shadow"), default="engaged", help="%(default)s"
+    )
+    parser.add_argument("--use-sim-time", action="store_true", help="follow /clock")
+    mine, ros = (
+        (argv[: argv.index("--ros-args")], argv[argv.index("--ros-args") :])
+        if ("--ros-args" in argv)
+        else (argv, ["--ros-args"])
+    )
+    given = parser.parse_args(mine)
+    Policy(given.policy).self_check()  # refused here with one sentence, before ROS starts
+    try:
+        from offrl_policy.node import main
+    except ImportError as error:
+        raise InputError(
+            f"offrl serve: ROS 2 is missing ({error.name}). Source its setup, or install the "
+            "wheels: pip install 'offrl[ros]'"
+        ) from error
+    values = {
+        "policy": given.policy.resolve(),
+        "mode": given.mode,
+        "autostart": True,
+        "use_sim_time": given.use_sim_time,
+    }
+    main([*ros, *(part for name, value in values.items() for part in ("-p", f"{name}:={value}"))])
+
+
+def inspect_policy(path: Path) -> None:
+    """Print what a policy file holds. Raises InputError."""
+    policy = Policy(path)
+    robot, gate = policy.robot, policy.gate
+    print(f"{path.name}: robot {robot.robot} ({robot.digest()}), {robot.rate:g} Hz")
+    for name, value in policy.about.items():
+        print(f"  {name}: {value}")
+    for term in robot.observation:
+        print(f"  sees {term.name} ({robot.width(term)}) from {term.topic or 'its own command'}")
+    for action in robot.action:
+        limits = ", ".join(f"{low:g} to {high:g}" for low, high in action.limits)
+        print(f"  commands {action.name} on {action.topic} ({action.type}): {limits}")
+    window = f"windows of {gate.window:g} s" if gate.window else "episodes"
+    print(f"  gate: alpha {gate.alpha:g}, thresholds from {gate.episodes} held-out {window}")
+    for score in gate.scores:
+        print(
+            f"    {score.name}: alarm at {score.threshold:.4g} "
+            f"(median {score.quantiles['0.5']:.4g}), CUSUM at {score.cusum_threshold:.4g}"
+        )
+    alarms = gate.false_alarms
+    low, high = alarms.interval
+    print(
+        f"    false alarms: {alarms.alarms} in {alarms.episodes} episodes "
+        f"({alarms.rate:.3f}, 95 % interval {low:.3f} to {high:.3f}), {alarms.per_hour:.2f} an hour"
+    )
+    print(f"    {gate.assumption}")
+    print(f"  golden vectors: largest difference {policy.golden_difference():.2g} of the range")

@@ -1,0 +1,150 @@
+"""One tick of the policy: sample, check, run, gate, limit. No ROS here; time is an argument."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from offrl_contract.definitions import from_texts
+from offrl_contract.live import Live, Observation
+from offrl_contract.reader import MalformedMessageError, Message
+
+from offrl_policy.gate import Gate, GateSettings, State
+from offrl_policy.limits import Limiter
+from offrl_policy.policy_file import Policy
+
+Array = NDArray[np.float64]
+Fallback = Literal["stop", "hold", "topic"]
+DRIVING = (State.NOMINAL, State.CAUTION)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Parameters of the controller."""
+
+    gate: GateSettings = field(default_factory=GateSettings)
+    fallback: Fallback = "stop"
+    """What drives in FALLBACK: ramp to the safe command, hold the last one, a backup's topic."""
+    hold_time: float = 0.5
+    """How long `hold` holds before it stops [s]."""
+    blend_time: float = 0.3
+    """Length of the hand-over from one driver to the next [s]."""
+    caution_scale: float = 1.0
+    """Share of the action beyond the safe command that is kept in CAUTION."""
+    overruns: int = 3
+    """So many late ticks in a row hand over to the fallback."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The outcome of a tick."""
+
+    tick: int
+    """[ns]"""
+    state: State
+    reason: str
+    command: Array
+    """(a,), inside the limits."""
+    observation: Observation
+    levels: dict[str, float]
+    """Score over threshold."""
+
+
+class Controller:
+    """Turns messages into commands behind the gate."""
+
+    def __init__(self, policy: Policy, settings: Settings) -> None:
+        self.policy = policy
+        self.settings = settings
+        self.live = Live(policy.robot, from_texts(policy.definitions, str(policy.path)))
+        self.gate = Gate(policy.gate, settings.gate)
+        self.limiter = Limiter(policy.robot)
+        self.fault = ""
+        """A fault found outside the tick, such as a changed definition; STOP while it is set."""
+        self.backup: tuple[int, Array] | None = None
+        """Stamp [ns] and command (a,) of the backup controller."""
+        self.late = 0
+        """Late ticks in a row."""
+        self._safe: Array = np.array(policy.robot.safe_action)
+        self._last_tick: int | None = None
+        self._driver = "stop"
+        self._from: Array = self._safe
+        self._handed_over = 0
+        self._last_driven: tuple[int, Array] | None = None
+
+    def push(self, topic: str, stamp: int, content: bytes | Message) -> None:
+        """Take a message received at `stamp` [ns]."""
+        try:
+            self.live.push(topic, stamp, content)
+        except MalformedMessageError as error:
+            self.gate.stop(str(error))
+
+    def clock_jumped_back(self, now: int) -> bool:
+        """Forget everything if time ran backwards; return whether it did."""
+        if self._last_tick is None or now >= self._last_tick:
+            return False
+        self.live.reset()
+        self.backup = None
+        self._last_tick = None
+        self._last_driven = None
+        self.gate.stop("the clock jumped back")
+        return True
+
+    def tick(self, now: int) -> Decision:
+        """Decide on the command at `now` [ns]."""
+        robot = self.policy.robot
+        elapsed = 1.0 / robot.rate if self._last_tick is None else (now - self._last_tick) / 1e9
+        self._last_tick = now
+        observation = self.live.observe(now)
+        action = self._judge(now, observation)
+        target = self._target(now, action)
+        command = self.limiter.step(target, elapsed)
+        if self.gate.state in DRIVING:
+            self._last_driven = (now, command)
+        state, levels = self.gate.state, dict(self.gate.levels)
+        return Decision(now, state, self.gate.reason, command, observation, levels)
+
+    def _judge(self, now: int, observation: Observation) -> Array:
+        """Run the checks, the network and the gate; return the action, safe where there is none."""
+        if self.fault or observation.faults:
+            self.gate.stop(self.fault or "; ".join(fault.text for fault in observation.faults))
+            return self._safe
+        action, uncertainty = self.policy.run(observation.vector)
+        scores = uncertainty.tolist()
+        if not np.isfinite(action).all() or not all(map(math.isfinite, scores)):
+            self.gate.stop("policy: output not finite")
+            return self._safe
+        self.gate.step(now, scores)
+        if self.late >= self.settings.overruns:
+            self.gate.fall_back(f"{self.late} ticks in a row overran")
+        return action.astype(np.float64)
+
+    def _target(self, now: int, action: Array) -> Array:
+        """Return what the driver of this state asks for, blended in after a hand-over."""
+        driver, target = self._source(now, action)
+        if driver != self._driver:
+            self._driver, self._from, self._handed_over = driver, self.limiter.last, now
+        if driver == "stop":  # never slowed down by a blend
+            return target
+        blend = self.settings.blend_time * 1e9
+        share = min((now - self._handed_over) / blend, 1.0) if blend > 0 else 1.0
+        return (1.0 - share) * self._from + share * target
+
+    def _source(self, now: int, action: Array) -> tuple[str, Array]:
+        """Return the name and the wish of whoever drives."""
+        state, settings = self.gate.state, self.settings
+        if state is State.NOMINAL:
+            return "policy", action
+        if state is State.CAUTION:
+            return "policy", self._safe + settings.caution_scale * (action - self._safe)
+        if state is State.FALLBACK and settings.fallback == "hold" and self._last_driven:
+            since, held = self._last_driven
+            if now - since <= settings.hold_time * 1e9:
+                return "hold", held
+        if state is State.FALLBACK and settings.fallback == "topic" and self.backup:
+            stamp, command = self.backup
+            fresh = now - stamp <= min(t.hold for t in self.policy.robot.action) * 1e9
+            if fresh and np.isfinite(command).all():
+                return "topic", command
+        return "stop", self._safe

@@ -1,0 +1,101 @@
+"""What the node tells about itself: gate status, uncertainty, and the 1 Hz diagnostics."""
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from offrl_policy.controller import Controller, Decision
+from offrl_policy.gate import State
+
+LEVELS = {
+    State.NOMINAL: DiagnosticStatus.OK,
+    State.CAUTION: DiagnosticStatus.WARN,
+    State.FALLBACK: DiagnosticStatus.ERROR,
+    State.STOP: DiagnosticStatus.ERROR,
+}
+
+
+class TickStatistics:
+    """Tick times of the last minute or so, and overruns since activation."""
+
+    def __init__(self, period: float) -> None:
+        self.period = period
+        self.overruns = 0
+        self._seconds: deque[float] = deque(maxlen=1000)
+        self._begun: deque[float] = deque(maxlen=100)
+
+    def add(self, begun: float, seconds: float) -> bool:
+        """Count a tick that began at `begun` and took `seconds` [s]; return whether it overran."""
+        self._seconds.append(seconds)
+        self._begun.append(begun)
+        late = seconds > self.period
+        self.overruns += late
+        return late
+
+    @property
+    def rate(self) -> float:
+        """Measured tick rate [Hz], by the wall clock."""
+        if len(self._begun) < 2:
+            return 0.0
+        return (len(self._begun) - 1) / (self._begun[-1] - self._begun[0])
+
+    def latency(self, percent: float) -> float:
+        """Return a percentile of the tick time [s]."""
+        return float(np.percentile(list(self._seconds), percent)) if self._seconds else 0.0
+
+
+def gate_status(name: str, controller: Controller, decision: Decision) -> DiagnosticStatus:
+    """Return the gate's state, reason and scores over thresholds."""
+    values = {"state": decision.state.value, "reason": decision.reason}
+    values |= {f"{key}/threshold": f"{level:.4f}" for key, level in decision.levels.items()}
+    for score in controller.policy.gate.scores:
+        values[f"{score.name} threshold"] = f"{score.threshold:.6g}"
+        values[f"{score.name} cusum threshold"] = f"{score.cusum_threshold:.6g}"
+    return DiagnosticStatus(
+        level=LEVELS[decision.state],
+        name=f"{name}: gate",
+        message=f"{decision.state.value}: {decision.reason}",
+        hardware_id=controller.policy.robot.robot,
+        values=_pairs(values),
+    )
+
+
+def node_diagnostics(
+    name: str,
+    stamp: Any,
+    controller: Controller,
+    statistics: TickStatistics,
+    decision: Decision | None,
+) -> DiagnosticArray:
+    """Return rate, tick latency, overruns, staleness per term, model and digest."""
+    robot = controller.policy.robot
+    values = {
+        "rate [Hz]": f"{statistics.rate:.2f} of {robot.rate:g}",
+        "tick p50 [ms]": f"{statistics.latency(50) * 1e3:.3f}",
+        "tick p99 [ms]": f"{statistics.latency(99) * 1e3:.3f}",
+        "overruns": str(statistics.overruns),
+        "messages buffered": str(controller.live.buffered),
+        "policy": controller.policy.path.name,
+        "algorithm": str(controller.policy.about.get("algorithm", "")),
+        "robot digest": robot.digest(),
+    }
+    if decision is not None:
+        for term, sample in decision.observation.terms.items():
+            age = int(sample.ages[0])
+            values[f"age of {term} [s]"] = f"{age / 1e9:.3f}" if age >= 0 else "none"
+    status = DiagnosticStatus(
+        level=LEVELS[decision.state] if decision else DiagnosticStatus.STALE,
+        name=f"{name}: policy",
+        message=f"{decision.state.value}: {decision.reason}" if decision else "no tick yet",
+        hardware_id=robot.robot,
+        values=_pairs(values),
+    )
+    array = DiagnosticArray(status=[status])
+    array.header.stamp = stamp
+    return array
+
+
+def _pairs(values: dict[str, str]) -> list[KeyValue]:
+    return [KeyValue(key=key, value=value) for key, value in values.items()]

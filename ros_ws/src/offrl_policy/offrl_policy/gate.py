@@ -1,0 +1,187 @@
+"""The safety gate: decides, tick by tick, whether the policy may drive.
+
+A score alarms by its value (a jump) or by its CUSUM (a small shift that lasts; Page 1954). The
+thresholds come from whole held-out episodes, so that a normal episode alarms with probability at
+most alpha (split conformal on the episode's maximum).
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from offrl_contract.robot import Spec
+from pydantic import Field, PositiveFloat
+
+
+class ScoreCalibration(Spec):
+    """What is normal for one score."""
+
+    name: str
+    """critic_std or knn."""
+    mean: float
+    """Over the training episodes."""
+    std: PositiveFloat
+    """Over the training episodes."""
+    threshold: PositiveFloat
+    """Alarm at this value."""
+    cusum_threshold: PositiveFloat
+    """Alarm at this value of the CUSUM."""
+    quantiles: dict[str, float]
+    """Of the score on held-out episodes, per tick."""
+
+
+class FalseAlarms(Spec):
+    """Alarms in normal driving, each held-out episode judged by thresholds made without it."""
+
+    episodes: int
+    alarms: int
+    rate: float
+    """Alarms per episode."""
+    interval: tuple[float, float]
+    """Clopper-Pearson 95 % interval of the rate."""
+    hours: float
+    per_hour: float
+
+
+class GateCalibration(Spec):
+    """Everything the gate needs to know, as the policy file carries it."""
+
+    alpha: float = Field(gt=0.0, lt=1.0)
+    """Probability that a normal episode alarms, at most."""
+    episodes: int
+    """Held-out episodes (or windows) that the thresholds come from."""
+    window: float | None
+    """Length of the windows that long logs were cut into [s]; None for whole episodes."""
+    slack: float
+    """CUSUM reference value k, in standard deviations."""
+    scores: tuple[ScoreCalibration, ...]
+    """In the order of the policy's output `uncertainty`."""
+    false_alarms: FalseAlarms
+    assumption: str
+    """What the guarantee rests on."""
+
+
+class State(Enum):
+    """States of the gate."""
+
+    STOP = "STOP"
+    """A check failed, or nothing was checked yet: the safe command."""
+    NOMINAL = "NOMINAL"
+    """The policy drives."""
+    CAUTION = "CAUTION"
+    """The policy drives, a score is close to its threshold."""
+    FALLBACK = "FALLBACK"
+    """Unfamiliar: the fallback drives."""
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """How the gate behaves; parameters of the node."""
+
+    caution: float = 0.8
+    """CAUTION from this fraction of a threshold on."""
+    release: float = 0.7
+    """FALLBACK may be left below this fraction of every threshold."""
+    dwell: float = 1.0
+    """How long scores must stay below `release` [s]."""
+    latch: bool = True
+    """Leaving FALLBACK also needs a reset."""
+
+
+class Cusum:
+    """One-sided CUSUM of standardised scores: C <- max(0, C + (x - mean) / std - k)."""
+
+    def __init__(self, calibration: GateCalibration) -> None:
+        self._parameters = [
+            (s.mean, s.std, calibration.slack, s.cusum_threshold) for s in calibration.scores
+        ]
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new episode."""
+        self.values = [0.0] * len(self._parameters)
+
+    def update(self, scores: list[float]) -> list[float]:
+        """Take one tick's scores and return the sums; capped at twice the threshold."""
+        self.values = [
+            min(max(0.0, value + (score - mean) / std - slack), 2.0 * threshold)
+            for value, score, (mean, std, slack, threshold) in zip(
+                self.values, scores, self._parameters, strict=True
+            )
+        ]
+        return self.values
+
+
+class Gate:
+    """The state machine. Time is an argument [ns]."""
+
+    def __init__(self, calibration: GateCalibration, settings: GateSettings) -> None:
+        self._calibration = calibration
+        self._settings = settings
+        self._cusum = Cusum(calibration)
+        self.state = State.STOP
+        self.reason = "not started"
+        self.levels: dict[str, float] = {}
+        """Score over threshold, for each score and its CUSUM."""
+        self._latched = False
+        self._calm_since: int | None = None
+
+    def stop(self, reason: str) -> None:
+        """A check failed: STOP. A latched FALLBACK stays latched behind it."""
+        self.state = State.STOP
+        self.reason = reason
+        self._calm_since = None
+
+    def fall_back(self, reason: str) -> None:
+        """Hand over to the fallback."""
+        self.state = State.FALLBACK
+        self.reason = reason
+        self._latched = True
+        self._calm_since = None
+
+    def reset(self) -> None:
+        """Release the latch; FALLBACK is left once scores are calm for the dwell time."""
+        self._latched = False
+
+    def step(self, now: int, scores: list[float]) -> State:
+        """Take the scores of a tick whose checks all passed; return the state."""
+        in_fallback = self.state is State.FALLBACK or self._latched
+        if self.state is State.STOP and not in_fallback:
+            self._cusum.reset()
+        level, cause = self._level(scores)
+        if level >= 1.0:
+            self.fall_back(f"unfamiliar: {cause} at {level:.2f} of its threshold")
+        elif in_fallback:
+            self._hold_fallback(now, level)
+        elif level >= self._settings.caution:
+            self.state, self.reason = State.CAUTION, f"{cause} at {level:.2f} of its threshold"
+        else:
+            self.state, self.reason = State.NOMINAL, "familiar"
+        return self.state
+
+    def _level(self, scores: list[float]) -> tuple[float, str]:
+        """Return the greatest score over threshold, and its name."""
+        sums = self._cusum.update(scores)
+        self.levels = {}
+        for score, total, known in zip(scores, sums, self._calibration.scores, strict=True):
+            self.levels[known.name] = score / known.threshold
+            self.levels[f"{known.name}_cusum"] = total / known.cusum_threshold
+        cause = max(self.levels, key=self.levels.__getitem__)
+        return self.levels[cause], cause
+
+    def _hold_fallback(self, now: int, level: float) -> None:
+        """Stay in FALLBACK until scores are calm for the dwell time and the latch is released."""
+        latched = self._latched and self._settings.latch
+        if level >= self._settings.release:
+            self._calm_since = None
+        elif self._calm_since is None:
+            self._calm_since = now
+        calm = self._calm_since is not None and (
+            now - self._calm_since >= self._settings.dwell * 1e9
+        )
+        if calm and not latched:
+            self.state, self.reason, self._latched = State.NOMINAL, "familiar again", False
+            self._cusum.reset()
+        elif self.state is State.STOP:
+            self.state, self.reason = State.FALLBACK, "latched: call reset"
+        elif calm:
+            self.reason = "familiar again, latched: call reset"

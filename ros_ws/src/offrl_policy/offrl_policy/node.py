@@ -1,0 +1,332 @@
+"""The policy node: a managed (lifecycle) node around the controller.
+
+`configure` loads the policy file and replays its golden vectors, `activate` starts ticking in STOP,
+`deactivate` publishes one safe command. See the package's README for topics and parameters.
+"""
+
+import functools
+import signal
+import sys
+import time
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from offrl_contract import InputError
+from offrl_contract.reader import MalformedMessageError, TermReader
+from offrl_contract.sampling import observation_names
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float32MultiArray
+from std_srvs.srv import SetBool, Trigger
+
+from offrl_policy import parameters
+from offrl_policy.controller import Controller, Decision
+from offrl_policy.diagnostics import TickStatistics, gate_status, node_diagnostics
+from offrl_policy.gate import State
+from offrl_policy.messages import CommandMessages, message_class
+from offrl_policy.policy_file import Policy
+
+EXIT_NOT_CONFIGURED = 2
+
+
+class PolicyNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
+    """Runs a policy file behind the safety gate."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("policy", **options)
+        parameters.declare(self)
+        self.controller: Controller | None = None
+        self.decision: Decision | None = None
+        self.active = False
+        self.failure = ""
+        """Why the last configure failed."""
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._entities: list[tuple[Any, Any]] = []
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the policy file and check it; stay unconfigured where anything is wrong."""
+        try:
+            self._configure(parameters.read(self))
+        except InputError as error:
+            self.failure = str(error)
+            self.get_logger().error(f"configure failed: {error}")
+            self._release()
+            return TransitionCallbackReturn.FAILURE
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start ticking, in STOP."""
+        assert self.controller is not None
+        self.controller.gate.stop("just activated")
+        self.active = True
+        self._tick_timer.reset()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Publish one safe command and stop ticking."""
+        self.publish_safe()
+        self.active = False
+        self._tick_timer.cancel()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Forget the policy."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Publish one safe command where the node was active."""
+        self.publish_safe()
+        self._release()
+        return super().on_shutdown(state)
+
+    def publish_safe(self) -> None:
+        """Publish the safe command at once, if this node drives."""
+        if self.active and self.engaged and self.controller is not None:
+            robot = self.controller.policy.robot
+            self._publish_command(self.controller.limiter.last * 0.0 + robot.safe_action)
+            for publisher in self._commands.values():
+                publisher.wait_for_all_acked(Duration(seconds=0.2))
+        self.active = False
+
+    # Setup
+
+    def _configure(self, given: parameters.Parameters) -> None:
+        policy = Policy(given.policy)
+        policy.self_check()
+        robot = policy.robot
+        self.controller = Controller(policy, given.settings)
+        self.engaged = given.engaged
+        self._messages = CommandMessages(robot)
+        self._hashes = policy.definition_hashes
+        self._checked: set[str] = set()
+        self._statistics = TickStatistics(1.0 / robot.rate)
+        self._names = observation_names(robot)
+        self._create_topics()
+        if given.backup_topic:
+            self._create_backup(given.backup_topic)
+        self._add(self.create_service(SetBool, "~/engage", self._on_engage), self.destroy_service)
+        self._add(self.create_service(Trigger, "~/reset", self._on_reset), self.destroy_service)
+        self._tick_timer = self.create_timer(1.0 / robot.rate, self._tick)
+        self._tick_timer.cancel()
+        self._add(self._tick_timer, self.destroy_timer)
+        slow = self.create_timer(1.0, self._each_second, clock=self._steady)
+        self._add(slow, self.destroy_timer)
+        self.get_logger().info(
+            f"{policy.path.name}: robot {robot.robot} ({robot.digest()}), {robot.rate:g} Hz, "
+            f"{'engaged' if self.engaged else 'shadow'}"
+        )
+
+    def _create_topics(self) -> None:
+        assert self.controller is not None
+        robot = self.controller.policy.robot
+        for topic, type_name in robot.topics(signals=False).items():
+            subscription = self.create_subscription(
+                message_class(type_name),
+                topic,
+                functools.partial(self._on_message, topic),
+                qos_profile_sensor_data,
+                raw=True,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            self._add(subscription, self.destroy_subscription)
+        reliable = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        self._commands = {
+            topic: self._publisher(kind, topic, reliable)
+            for topic, kind in self._messages.classes.items()
+        }
+        self._gate = self._publisher(DiagnosticStatus, "~/gate", 10)
+        self._uncertainty = self._publisher(Float32MultiArray, "~/uncertainty", 10)
+        self._observation = self._publisher(JointState, "~/observation", 10)
+        self._diagnostics = self._publisher(DiagnosticArray, "/diagnostics", 10)
+
+    def _create_backup(self, topic: str) -> None:
+        """Listen to a backup controller, whose messages are of the first command's type."""
+        assert self.controller is not None
+        robot = self.controller.policy.robot
+        if len(self._messages.classes) > 1:
+            raise InputError("parameter backup_topic: this robot has more than one command topic")
+        live = self.controller.live
+        readers = [live.reader(term.name) for term in robot.action]
+        subscription = self.create_subscription(
+            message_class(robot.action[0].type),
+            topic,
+            functools.partial(self._on_backup, readers),
+            qos_profile_sensor_data,
+        )
+        self._add(subscription, self.destroy_subscription)
+
+    def _publisher(self, kind: Any, topic: str, qos: Any) -> Any:
+        # a plain publisher: a managed one would drop the safe command while deactivating
+        publisher = super(LifecycleNode, self).create_publisher(kind, topic, qos)
+        self._add(publisher, self.destroy_publisher)
+        return publisher
+
+    def _add(self, entity: Any, destroy: Any) -> None:
+        self._entities.append((entity, destroy))
+
+    def _release(self) -> None:
+        for entity, destroy in reversed(self._entities):
+            destroy(entity)
+        self._entities.clear()
+        self.controller = None
+        self.decision = None
+        self.active = False
+
+    # Callbacks
+
+    def _on_message(self, topic: str, raw: bytes) -> None:
+        assert self.controller is not None
+        robot = self.controller.policy.robot
+        command = any(term.topic == topic for term in robot.action)
+        if command and self.engaged:
+            return  # our own commands, known without the network's delay
+        if topic not in self._checked:
+            self._check_definitions()
+        self.controller.push(topic, self.get_clock().now().nanoseconds, raw)
+
+    def _on_backup(self, readers: list[TermReader], message: Any) -> None:
+        assert self.controller is not None
+        try:
+            command = [value for reader in readers for value in reader.values(message)]
+        except MalformedMessageError as error:
+            self.get_logger().warning(f"backup command: {error}", throttle_duration_sec=1.0)
+            return
+        limiter = self.controller.limiter
+        self.controller.backup = (
+            self.get_clock().now().nanoseconds,
+            limiter.last * 0.0 + command,
+        )
+
+    def _on_engage(self, request: Any, response: Any) -> Any:
+        if self.engaged and not request.data:
+            self.publish_safe_now()
+        self.engaged = request.data
+        response.success = True
+        response.message = "engaged" if request.data else "shadow: no command is published"
+        return response
+
+    def publish_safe_now(self) -> None:
+        """Publish the safe command and go on ticking."""
+        active = self.active
+        self.publish_safe()
+        self.active = active
+
+    def _on_reset(self, request: Any, response: Any) -> Any:  # noqa: ARG002
+        assert self.controller is not None
+        self.controller.gate.reset()
+        response.success = True
+        response.message = f"released; {self.controller.gate.state.value}"
+        return response
+
+    def _tick(self) -> None:
+        if not self.active or self.controller is None:
+            return
+        begun = time.perf_counter()
+        now = self.get_clock().now()
+        if self.controller.clock_jumped_back(now.nanoseconds):
+            self.get_logger().warning("the clock jumped back: state forgotten, STOP")
+        decision = self.controller.tick(now.nanoseconds)
+        if self.engaged:
+            self._publish_command(decision.command)
+        changed = self.decision is None or self.decision.state is not decision.state
+        self.decision = decision
+        self._report(decision, changed)
+        late = self._statistics.add(begun, time.perf_counter() - begun)
+        self.controller.late = self.controller.late + 1 if late else 0
+
+    def _publish_command(self, command: Any) -> None:
+        assert self.controller is not None
+        now = self.get_clock().now()
+        for topic, message in self._messages.build(command, now.to_msg()).items():
+            self._commands[topic].publish(message)
+            # one past the tick even where simulated time stands still: in force from here on
+            tick = self.decision.tick if self.decision else 0
+            self.controller.push(topic, max(now.nanoseconds, tick) + 1, message)
+
+    def _report(self, decision: Decision, changed: bool) -> None:
+        assert self.controller is not None
+        if changed:
+            log = self.get_logger()
+            quiet = decision.state in (State.NOMINAL, State.CAUTION)
+            text = f"{decision.state.value}: {decision.reason}"
+            log.info(text) if quiet else log.warning(text)
+            self._gate.publish(gate_status(self.get_name(), self.controller, decision))
+        levels = [float(level) for level in decision.levels.values()]
+        self._uncertainty.publish(Float32MultiArray(data=levels))
+        seen = JointState(name=self._names, position=decision.observation.vector.tolist())
+        seen.header.stamp.sec, seen.header.stamp.nanosec = divmod(decision.tick, 10**9)
+        self._observation.publish(seen)
+
+    def _each_second(self) -> None:
+        if self.controller is None:
+            return
+        self._check_definitions()
+        if self.decision is not None:
+            self._gate.publish(gate_status(self.get_name(), self.controller, self.decision))
+        stamp = self.get_clock().now().to_msg()
+        name = self.get_fully_qualified_name()
+        self._diagnostics.publish(
+            node_diagnostics(name, stamp, self.controller, self._statistics, self.decision)
+        )
+
+    def _check_definitions(self) -> None:
+        """STOP while a publisher's message definition is not the one trained on."""
+        assert self.controller is not None
+        self.controller.fault = ""
+        for topic, type_name in self.controller.policy.robot.topics(signals=False).items():
+            expected = self._hashes.get(type_name, "")
+            for info in self.get_publishers_info_by_topic(self.resolve_topic_name(topic)):
+                self._checked.add(topic)
+                found = str(info.topic_type_hash)
+                if expected and found.startswith("RIHS01") and found != expected:
+                    self.controller.fault = (
+                        f"{topic}: a publisher's definition of {type_name} is {found[7:15]}, "
+                        f"trained on {expected[7:15]}"
+                    )
+
+
+def spin(node: PolicyNode, executor: SingleThreadedExecutor) -> None:
+    """Spin until SIGINT or SIGTERM, then publish a safe command."""
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, frame: asked.append(received))  # noqa: ARG005
+    try:
+        while not asked and rclpy.ok():
+            executor.spin_once(timeout_sec=0.1)
+    except ExternalShutdownException:
+        pass
+    node.publish_safe()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the node; exit code 0 after a signal, 2 where autostart could not configure it."""
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    node = PolicyNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    code = 0
+    if node.get_parameter("autostart").value:
+        node.trigger_configure()
+        if node.controller is None:
+            code = EXIT_NOT_CONFIGURED
+        else:
+            node.trigger_activate()
+    if code == 0:
+        spin(node, executor)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+from setuptools import setup
+
+package = "offrl_policy"
+
+setup(
+    name=package,
+    version="0.1.0",
+    description="A policy behind a safety gate, as a ROS 2 lifecycle node",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[package],
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
+        (f"share/{package}", ["package.xml"]),
+        (f"share/{package}/config", ["config/policy.yaml"]),
+        (f"share/{package}/launch", ["launch/policy.launch.py"]),
+    ],
+    install_requires=["offrl_contract", "numpy", "onnxruntime", "pydantic>=2"],
+    entry_points={
+        "console_scripts": ["policy_node = offrl_policy.node:main"],
+        "offrl.commands": ["serve = offrl_policy.commands:serve"],
+        "offrl.inspectors": ["onnx = offrl_policy.commands:inspect_policy"],
+    },
+)

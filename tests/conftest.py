@@ -1,0 +1,26 @@
+"""Fixtures shared by all tests: the real recordings, and DDS kept on this machine."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+# a domain of its own for each test run, so that two runs on one machine do not meet
+os.environ["ROS_DOMAIN_ID"] = os.environ.get("OFFRL_TEST_DOMAIN", str(1 + os.getpid() % 100))
+
+BAGS = Path(__file__).resolve().parents[2] / "shared" / "bags"
+
+
+@pytest.fixture(scope="session")
+def bags() -> Path:
+    """The folder of real recordings, beside the checkout."""
+    if not BAGS.is_dir():
+        pytest.skip("the folder of real recordings is not beside the checkout")
+    return BAGS
+
+
+@pytest.fixture(scope="session")
+def msgs(bags: Path) -> Path:
+    """Message definitions that Humble .db3 files do not carry."""
+    return bags / "msg"

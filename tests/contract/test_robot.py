@@ -1,0 +1,85 @@
+"""The robot file: what it refuses, and the sentence it refuses with."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from offrl_contract import InputError, Robot, load_robot, robot_from_yaml
+from offrl_contract.robot import require_same
+
+SHIPPED = sorted(
+    entry.name.removesuffix(".yaml")
+    for entry in files("offrl_contract").joinpath("robots").iterdir()
+    if entry.name.endswith(".yaml")
+)
+NEATO = files("offrl_contract").joinpath("robots", "neato.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_robot_survives_its_canonical_text(name: str) -> None:
+    robot = load_robot(name)
+    again = robot_from_yaml(robot.to_yaml(), "again")
+    assert again.digest() == robot.digest()
+    assert again == robot
+
+
+def test_neato_is_what_the_recordings_need() -> None:
+    robot = load_robot("neato")
+    assert robot.observation_size == 36 + 2 + 2
+    assert robot.action_size == 2
+    assert robot.period == 200_000_000
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (
+            "field: ranges",
+            "feild: ranges",
+            "observation[0].feild: unknown key. Did you mean 'field'",
+        ),
+        ("robot: neato", "robto: neato", "robto: unknown key. Did you mean 'robot'?"),
+        ("next_bump", "next_bumb", "terminal: unknown name 'next_bumb'. Did you mean 'next_bump'"),
+        ("min(next_scan)", "mn(next_scan)", "reward: unknown function 'mn'. Did you mean 'min'?"),
+        ("rate: 5.0", "rate: -5", "rate: Input should be greater than 0, got -5"),
+        ("[1.5, 12.0]", "[1.5]", "action[0]: max_rate: 1 entries for 2 fields"),
+        ("safe: [0.0, 0.0]", "safe: [9.0, 0.0]", "safe: 9.0 for linear.x is outside its limits"),
+        ("name: twist", "name: scan", "'scan' is already named by observation[0].name"),
+        ("episode: {gap", "episode: {gpa", "episode.gpa: unknown key. Did you mean 'gap'?"),
+        ("topic: /odom", "topic: odom", "topic: 'odom' must begin with a slash"),
+        ("clip: [0.1, 5.0]", "clip: [5.0, 0.1]", "clip: the lower end must be below"),
+        ("robot: neato", "robot: [", "not YAML"),
+    ],
+)
+def test_error_names_place_and_remedy(old: str, new: str, sentence: str) -> None:
+    assert old in NEATO
+    with pytest.raises(InputError) as error:
+        robot_from_yaml(NEATO.replace(old, new, 1), "neato.yaml")
+    assert sentence in str(error.value)
+    assert str(error.value).startswith("neato.yaml: ")
+
+
+def test_missing_file_names_the_shipped_ones() -> None:
+    with pytest.raises(InputError, match=r"no such robot file.*ackermann.*neato"):
+        load_robot("nowhere.yaml")
+
+
+def test_digest_is_blind_to_layout_and_sees_content() -> None:
+    robot = robot_from_yaml(NEATO, "a")
+    assert robot_from_yaml("# a comment\n" + NEATO, "b").digest() == robot.digest()
+    other = robot_from_yaml(NEATO.replace("max_age: 0.5}", "max_age: 0.4}", 1), "d")
+    assert other.digest() != robot.digest()
+    with pytest.raises(InputError, match=r"\+ the data.*\n.*max_age: 0\.4"):
+        require_same(robot, other, "the run", "the data")
+
+
+def test_schema_for_editors_is_current() -> None:
+    """Regenerate with: make schema."""
+    written = files("offrl_contract").joinpath("robots", "robot.schema.json").read_text()
+    assert json.loads(written) == Robot.model_json_schema()
+
+
+def test_robots_at_the_top_are_the_shipped_ones() -> None:
+    top = Path(__file__).parents[2] / "robots" / "neato.yaml"
+    assert load_robot(top).digest() == load_robot("neato").digest()

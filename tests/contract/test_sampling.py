@@ -1,0 +1,137 @@
+"""Causal sampling, and the promise that a bag and a live robot give the same rows."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from offrl_contract import Robot, robot_from_yaml
+from offrl_contract.definitions import distro_definitions
+from offrl_contract.live import Live
+from offrl_contract.sampling import (
+    Fault,
+    Series,
+    action_of_tick,
+    observation_vector,
+    sample,
+    sample_observation,
+)
+
+MS = 1_000_000
+STORE = distro_definitions()
+TWIST = STORE.types["geometry_msgs/msg/Twist"]
+VECTOR = STORE.types["geometry_msgs/msg/Vector3"]
+ROBOT = """
+robot: test
+rate: 10.0
+observation:
+  - {name: a, topic: /a, type: geometry_msgs/msg/Twist, field: [linear.x, linear.y], max_age: 0.25, history: 3}
+  - {name: b, topic: /b, type: geometry_msgs/msg/Twist, field: angular.z, max_age: 0.1, clip: [-1, 1]}
+  - {name: last, source: action, history: 2}
+action:
+  - {name: cmd, topic: /cmd, type: geometry_msgs/msg/Twist, field: [linear.x], limits: [[-5, 5]], hold: 0.3, safe: [0]}
+reward: "a_0"
+"""  # noqa: E501
+
+
+@pytest.fixture(scope="module")
+def robot() -> Robot:
+    return robot_from_yaml(ROBOT, "test.yaml")
+
+
+def test_newest_sample_at_or_before_the_tick() -> None:
+    series = Series(np.array([10, 20, 20, 30]), np.array([[1.0], [2.0], [3.0], [np.nan]]))
+    ticks = np.array([9, 10, 19, 20, 29, 30, 41])
+    found = sample(series, ticks, 10)
+    np.testing.assert_array_equal(found.values[1:5, 0], [1.0, 1.0, 3.0, 3.0])
+    assert found.faults.tolist() == [
+        Fault.MISSING,
+        Fault.NONE,
+        Fault.NONE,
+        Fault.NONE,
+        Fault.NONE,
+        Fault.NOT_FINITE,
+        Fault.STALE,
+    ]
+    assert found.ages.tolist() == [-1, 0, 9, 0, 9, 0, 11]
+
+
+def test_action_of_a_tick_is_in_force_when_the_next_begins(robot: Robot) -> None:
+    """A command given 5 ms after tick 0 is the action of tick 0 and the last action at tick 1."""
+    commands = Series(np.array([5, 105, 205]) * MS, np.array([[1.0], [2.0], [9.0]]))
+    ticks = np.array([0, 100, 200, 600]) * MS
+    action = action_of_tick(robot, {"cmd": commands}, ticks)
+    assert action.values[:3, 0].tolist() == [1.0, 2.0, 5.0]  # 9 is clipped to the limit
+    assert action.faults.tolist() == [0, 0, 0, Fault.STALE]
+
+
+def message(x: float, y: float, z: float) -> object:
+    return TWIST(linear=VECTOR(x, y, 0.0), angular=VECTOR(0.0, 0.0, z))
+
+
+events = st.lists(
+    st.tuples(
+        st.integers(0, 2000),
+        st.sampled_from(["/a", "/b", "/cmd"]),
+        st.sampled_from([0.0, 1.0, -3.5, 7.25, float("nan")]),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(events=events, phase=st.integers(0, 99), as_bytes=st.booleans())
+def test_bag_and_live_give_the_same_rows(
+    events: list[tuple[int, str, float]], phase: int, as_bytes: bool
+) -> None:
+    robot = robot_from_yaml(ROBOT, "test.yaml")
+    events = sorted(events, key=lambda event: event[0])
+    live = Live(robot, STORE)
+    ticks = np.arange(phase, 2100, 100, dtype=np.int64) * MS
+    series = {}
+    for name, topic, values in (
+        ("a", "/a", lambda v: [v, v + 1]),
+        ("b", "/b", lambda v: [min(max(v, -1), 1) if v == v else v]),
+        ("cmd", "/cmd", lambda v: [v]),
+    ):
+        mine = [(t * MS, values(v)) for t, where, v in events if where == topic]
+        stamps = np.array([t for t, _ in mine], dtype=np.int64)
+        rows = np.array([row for _, row in mine]).reshape(len(mine), len(values(0.0)))
+        series[name] = Series(stamps, rows)
+    bag = sample_observation(robot, series, ticks)
+    vectors = observation_vector(bag)
+    pending = list(events)
+    for k, tick in enumerate(ticks):
+        while pending and pending[0][0] * MS <= tick:
+            stamp, topic, v = pending.pop(0)
+            content = message(v, v + 1, v)
+            raw = bytes(STORE.serialize_cdr(content, "geometry_msgs/msg/Twist"))
+            live.push(topic, stamp * MS, raw if as_bytes else content)
+        seen = live.observe(int(tick))
+        assert {f.term: int(f.kind) for f in seen.faults} == {
+            name: int(each.faults[k]) for name, each in bag.items() if each.faults[k]
+        }
+        if not seen.faults:
+            np.testing.assert_array_equal(seen.vector, vectors[k])
+
+
+def test_a_flood_keeps_the_newest_and_does_not_grow(robot: Robot) -> None:
+    live = Live(robot, STORE)
+    for k in range(20_000):
+        live.push("/b", k * MS // 10, message(0.0, 0.0, k * 1e-5))
+    assert live.buffered < 4100  # four periods of history at 10 kHz
+    assert live.observe(2_000 * MS).terms["b"].values[0, 0] == pytest.approx(0.19999)
+
+
+def test_reset_forgets(robot: Robot) -> None:
+    live = Live(robot, STORE)
+    live.push("/b", 0, message(0.0, 0.0, 1.0))
+    live.reset()
+    assert [fault.text for fault in live.observe(0).faults][1] == "b: no message yet"
+
+
+def test_malformed_bytes_are_a_fault_with_words(robot: Robot) -> None:
+    live = Live(robot, STORE)
+    live.push("/b", 0, b"\x00\x01\x00\x00short")
+    fault = live.observe(0).faults[1]
+    assert fault.kind == Fault.NOT_FINITE
+    assert "geometry_msgs/msg/Twist of 9 bytes" in fault.text

@@ -1,0 +1,161 @@
+"""Bad input to the converter and the dataset: one sentence, exit code 2, nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from offrl_contract import Robot
+from offrl_contract.cli import run
+from offrl_data.dataset import DatasetWriter, Episode
+
+from .conftest import ROBOT, BagMaker, drive
+
+
+@pytest.fixture
+def robot_file(tmp_path: Path) -> Path:
+    path = tmp_path / "test.yaml"
+    path.write_text(ROBOT)
+    return path
+
+
+def refused(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must fail as bad input; return what it says."""
+    assert run([str(argument) for argument in arguments]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("topic: /pose", "topic: /pos", "/pos: no such topic in bag. Did you mean '/pose'?"),
+        ("linear.y]", "linear.yy]", "twist.linear has no 'yy'"),
+        ("robot: test", "robt: test", "robt: unknown key. Did you mean 'robot'?"),
+        (
+            "type: geometry_msgs/msg/Twist, field: [",
+            "type: nav_msgs/msg/Odometry, field: [",
+            "type",
+        ),
+    ],
+)
+def test_robot_file_that_does_not_fit(
+    old: str,
+    new: str,
+    sentence: str,
+    robot_file: Path,
+    make_bag: BagMaker,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    robot_file.write_text(ROBOT.replace(old, new))
+    bag, out = make_bag(drive(1.0)), robot_file.with_name("data.h5")
+    said = refused(["convert", bag, "--robot", robot_file, "--out", out], capsys)
+    assert sentence.removeprefix("twist.") in said
+    assert sorted(p.name for p in out.parent.iterdir()) == ["bag", "test.yaml"]
+
+
+def test_topic_missing_from_every_bag(
+    robot_file: Path, make_bag: BagMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bags = [make_bag([m for m in drive(1.0) if m[0] == "/pose"], name=name) for name in "ab"]
+    said = refused(["convert", *bags, "--robot", robot_file, "--out", tmp_path / "d.h5"], capsys)
+    assert "/cmd: no such topic in any of the 2 bags" in said
+
+
+@pytest.mark.parametrize("name", ["empty_file.bag", "truncated.bag", "truncated_mcap"])
+def test_bag_that_cannot_be_opened(
+    name: str, bags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "d.h5"
+    said = refused(["convert", bags / name, "--robot", "neato", "--out", out], capsys)
+    assert name in said
+    assert "cannot be opened" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_type_without_definition_names_both_remedies(
+    bags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["convert", bags / "neato_teleop", "--robot", "neato", "--out", tmp_path / "d.h5"]
+    said = refused(arguments, capsys)
+    assert "no definition of neato2_interfaces/msg/Bump" in said
+    assert "--msgs" in said
+    assert "--distro" in said
+
+
+def test_no_such_bag_folder_or_distro(
+    robot_file: Path, tmp_path: Path, make_bag: BagMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tail = ["--robot", robot_file, "--out", tmp_path / "d.h5"]
+    assert "no such file" in refused(["convert", tmp_path / "none", *tail], capsys)
+    (tmp_path / "hollow").mkdir()
+    assert "no bag below it" in refused(["convert", tmp_path / "hollow", *tail], capsys)
+    bag = make_bag(drive(1.0))
+    said = refused(["convert", bag, *tail, "--distro", "kited"], capsys)
+    assert "Did you mean 'kilted'?" in said
+
+
+def test_bags_that_hold_nothing_usable_say_why(
+    robot_file: Path, make_bag: BagMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = make_bag(drive(0.3))
+    out = tmp_path / "d.h5"
+    said = refused(["convert", bag, "--robot", robot_file, "--out", out], capsys)
+    assert "no transition in 1 bags: episode under 3 ticks (2)" in said
+    assert not out.exists()
+
+
+def test_dataset_with_nan_names_the_place(
+    robot: Robot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "data.h5"
+    write(robot, path, episodes=2)
+    with h5py.File(path, "r+") as file:
+        file["observations"][7, 1] = np.nan
+    assert "observations[7, 1] is not finite" in refused(["inspect", path], capsys)
+
+
+def test_empty_and_foreign_datasets(
+    robot: Robot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "data.h5"
+    write(robot, path, episodes=0)
+    assert "no transitions" in refused(["inspect", path], capsys)
+    path.write_bytes(b"not HDF5")
+    assert "not an offrl dataset" in refused(["inspect", path], capsys)
+    with h5py.File(path, "w") as file:
+        file["observations"] = np.zeros((3, 2))
+    assert "not an offrl dataset" in refused(["inspect", path], capsys)
+
+
+def test_killed_conversion_leaves_the_old_file(robot_file: Path, make_bag: BagMaker) -> None:
+    """SIGKILL at several moments: the file under the final name is the old one or a whole one."""
+    bag, out = make_bag(drive(120.0)), robot_file.with_name("data.h5")
+    out.write_bytes(b"old")
+    command = [sys.executable, "-m", "offrl_contract.cli", "convert", str(bag)]
+    command += ["--robot", str(robot_file), "--out", str(out)]
+    for delay in (0.6, 0.9, 1.2):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        content = out.read_bytes()
+        assert content == b"old" or content[1:4] == b"HDF"
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert h5py.is_hdf5(out)
+
+
+def write(robot: Robot, path: Path, episodes: int) -> None:
+    with DatasetWriter(path, robot) as writer:
+        for _ in range(episodes):
+            zeros = np.zeros((6, 2), np.float32)
+            writer.append(
+                Episode(zeros, zeros[:5, :1], np.zeros(5, np.float32), terminal=True, source="x")
+            )
+        writer.finish({})
