@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from offrl_contract import InputError, __version__
 from offrl_contract.robot import require_same
 from offrl_data.dataset import Dataset
-from offrl_policy.policy_file import FORMAT, GOLDEN_TOLERANCE, Policy
+from offrl_policy.policy_file import FORMAT, GOLDEN_TOLERANCE, Policy, seal
 from offrl_training.run import TrainedRun
 
 from offrl_export.calibration import calibrate
@@ -108,7 +108,7 @@ def _write(
         "versions": f"offrl {__version__}, torch {torch.__version__}, onnx {onnx.__version__}",
     }
     onnx.helper.set_model_props(model, properties)
-    onnx.save(model, path)
+    path.write_bytes(seal(model.SerializeToString()))
     Policy(path).self_check()
     return parity
 

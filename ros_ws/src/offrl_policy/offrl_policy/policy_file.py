@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,23 @@ _RUNTIME_ERRORS = (
 )
 
 
+_SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"  # ONNX metadata_props {key: "sha256", value: 64 digits}
+
+
+def seal(content: bytes) -> bytes:
+    """Append the checksum of an ONNX file to it, as one more entry of its metadata."""
+    return content + _SEAL + sha256(content).hexdigest().encode()
+
+
+def _require_seal(content: bytes, path: Path) -> None:
+    """Raise InputError unless the file ends with the checksum of all that stands before."""
+    end = len(content) - len(_SEAL) - 64
+    if end <= 0 or content[end : end + len(_SEAL)] != _SEAL:
+        raise InputError(f"{path}: not a usable policy file: it does not end with its checksum")
+    if content[end + len(_SEAL) :] != sha256(content[:end]).hexdigest().encode():
+        raise InputError(f"{path}: damaged: its content does not match its checksum")
+
+
 @dataclass(frozen=True)
 class Golden:
     """Observations of the dataset with the actions that the network gave at export."""
@@ -48,6 +66,8 @@ class Policy:
         self.path = path
         if not path.is_file():
             raise InputError(f"{path}: no such policy file")
+        content = path.read_bytes()
+        _require_seal(content, path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -55,9 +75,9 @@ class Policy:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
-                path.read_bytes(), options, providers=["CPUExecutionProvider"]
+                content, options, providers=["CPUExecutionProvider"]
             )
-        except (*_RUNTIME_ERRORS, OSError, ValueError) as error:
+        except (*_RUNTIME_ERRORS, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path}: not a usable ONNX file: {reason}") from error
         self._read_metadata(dict(self._session.get_modelmeta().custom_metadata_map))

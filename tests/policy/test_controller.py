@@ -1,0 +1,183 @@
+"""The tick without ROS: every check, every fallback, hand-over without a jump."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from offrl_policy.controller import Controller, Decision, Settings
+from offrl_policy.gate import GateSettings, State
+from offrl_policy.policy_file import Policy
+from support import encode, odometry, scan, write_policy
+
+SECOND = 1_000_000_000
+TICK = SECOND // 20
+SCAN = "sensor_msgs/msg/LaserScan"
+ODOMETRY = "nav_msgs/msg/Odometry"
+
+
+class Rig:
+    """A controller fed with messages at each tick, as the node does it."""
+
+    def __init__(self, path: Path, action: tuple[float, float] = (0.5, 0.25), **settings: Any):
+        policy = Policy(write_policy(path / "p.onnx", action))
+        self.controller = Controller(policy, Settings(**settings))
+        self.now = 10 * SECOND
+
+    def tick(
+        self, x: float = 0.2, z: float = 0.2, ranges: list[float] | None = None, feed: bool = True
+    ) -> Decision:
+        self.now += TICK
+        if feed:
+            self.controller.push("/scan", self.now - 2, encode(scan(ranges or [1.0] * 8), SCAN))
+            self.controller.push("/odom", self.now - 1, encode(odometry(x, z), ODOMETRY))
+        decision = self.controller.tick(self.now)
+        twist = self.controller.live  # the command goes back in, as the node's own
+        command = _twist(decision.command)
+        twist.push("/cmd_vel", self.now + 1, command)
+        return decision
+
+    def ticks(self, count: int, **options: Any) -> list[Decision]:
+        return [self.tick(**options) for _ in range(count)]
+
+
+def _twist(command: np.ndarray) -> object:
+    from support import STORE
+
+    vector = STORE.types["geometry_msgs/msg/Vector3"]
+    return STORE.types["geometry_msgs/msg/Twist"](
+        vector(float(command[0]), 0.0, 0.0), vector(0.0, 0.0, float(command[1]))
+    )
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path, blend_time=0.0)
+
+
+def test_begins_in_stop_and_then_drives(rig: Rig) -> None:
+    first, second = rig.ticks(2)
+    assert first.state is State.STOP
+    assert first.reason == "last_action: no message yet"
+    np.testing.assert_array_equal(first.command, [0.0, 0.0])
+    assert second.state is State.NOMINAL
+    np.testing.assert_allclose(second.command, [0.2, 0.25])  # 4 per second for 50 ms
+    np.testing.assert_allclose(rig.ticks(2)[-1].command, [0.5, 0.25])
+
+
+def test_stale_term_stops_within_its_max_age_and_names_itself(rig: Rig) -> None:
+    rig.ticks(10)
+    states = [rig.tick(feed=False) for _ in range(12)]
+    stopped = next(k for k, each in enumerate(states) if each.state is State.STOP)
+    assert 5 <= stopped <= 6  # max_age 0.3 s at 20 Hz
+    assert states[stopped].reason.startswith("scan: 0.3")
+    np.testing.assert_array_equal(states[-1].command, [0.0, 0.0])
+    assert rig.tick().state is State.NOMINAL
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"x": float("nan")}, "twist_0: not finite"),
+        ({"z": float("inf")}, "twist_1: not finite"),
+        ({"ranges": [float("nan")] * 8}, "scan_0: not finite"),
+        ({"ranges": [1.0, 2.0]}, "scan: 2 readings for 4 bins"),
+    ],
+)
+def test_bad_values_stop_and_leave_the_limiter_alone(
+    options: dict[str, Any], reason: str, rig: Rig
+) -> None:
+    rig.ticks(10)
+    bad = rig.tick(**options)
+    assert bad.state is State.STOP
+    assert bad.reason == reason
+    assert np.isfinite(bad.command).all()
+    assert np.isfinite(rig.controller.limiter.last).all()
+    assert rig.tick().state is State.NOMINAL
+
+
+def test_network_output_that_is_not_finite_stops(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.ticks(5)
+    rig.controller.policy.run = lambda _: (  # type: ignore[method-assign]
+        np.array([np.nan, 0.0], np.float32),
+        np.array([0.1, 0.1], np.float32),
+    )
+    bad = rig.tick()
+    assert (bad.state, bad.reason) == (State.STOP, "policy: output not finite")
+    assert np.isfinite(bad.command).all()
+
+
+def test_unfamiliar_state_ramps_to_the_safe_command(rig: Rig) -> None:
+    rig.ticks(10)
+    alarmed = rig.tick(x=4.0)
+    assert alarmed.state is State.FALLBACK
+    assert alarmed.reason == "unfamiliar: critic_std at 2.00 of its threshold"
+    np.testing.assert_allclose(alarmed.command, [0.3, 0.0])  # within the rate limits
+    np.testing.assert_allclose(rig.ticks(2, x=4.0)[-1].command, [0.0, 0.0])
+    assert rig.ticks(100)[-1].state is State.FALLBACK  # latched
+
+
+def test_hold_keeps_the_last_command_then_stops(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, fallback="hold", hold_time=0.5, blend_time=0.0)
+    rig.ticks(10)
+    held = rig.ticks(20, x=4.0)
+    np.testing.assert_allclose(held[5].command, [0.5, 0.25])
+    np.testing.assert_allclose(held[-1].command, [0.0, 0.0])
+
+
+def test_topic_passes_a_fresh_backup_through_the_limits_else_stops(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, fallback="topic", blend_time=0.0)
+    rig.ticks(10)
+    for _ in range(10):
+        rig.controller.backup = (rig.now, np.array([-0.3, 9.0]))
+        driven = rig.tick(x=4.0)
+    np.testing.assert_allclose(driven.command, [-0.3, 2.0])
+    np.testing.assert_allclose(rig.ticks(20, x=4.0)[-1].command, [0.0, 0.0])
+
+
+def test_hand_over_blends_and_never_jumps(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, blend_time=1.0, gate=GateSettings(latch=False, dwell=0.2))
+    commands = [decision.command for decision in rig.ticks(30)]
+    commands += [decision.command for decision in rig.ticks(10, x=4.0)]
+    commands += [decision.command for decision in rig.ticks(100)]
+    steps = np.abs(np.diff(commands, axis=0))
+    assert (steps <= np.array([4.0, 8.0]) / 20 + 1e-9).all()
+    resumed = np.array(commands)[60:, 0]
+    assert (np.diff(resumed) >= -1e-9).all()
+    rising = int((np.diff(resumed) > 1e-6).sum())
+    assert rising >= 10  # spread over blend_time, not one rate-limited jump
+    np.testing.assert_allclose(commands[-1], [0.5, 0.25])
+
+
+def test_caution_may_slow_down(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, caution_scale=0.4, blend_time=0.0)
+    rig.ticks(10)
+    slow = rig.ticks(3, x=1.8)[-1]
+    assert slow.state is State.CAUTION
+    np.testing.assert_allclose(slow.command, [0.2, 0.1])
+
+
+def test_late_ticks_in_a_row_fall_back(rig: Rig) -> None:
+    rig.ticks(5)
+    rig.controller.late = 3
+    late = rig.tick()
+    assert (late.state, late.reason) == (State.FALLBACK, "3 ticks in a row overran")
+
+
+def test_clock_that_jumps_back_forgets_everything(rig: Rig) -> None:
+    rig.ticks(5)
+    rig.now -= 100 * SECOND
+    assert rig.controller.clock_jumped_back(rig.now)
+    assert not rig.controller.clock_jumped_back(rig.now)
+    assert rig.controller.live.buffered == 0
+    assert rig.tick(feed=False).state is State.STOP
+    assert rig.ticks(2)[-1].state is State.NOMINAL
+
+
+def test_changed_definition_stops_while_it_lasts(rig: Rig) -> None:
+    rig.ticks(5)
+    rig.controller.fault = "/odom: a publisher's definition of nav_msgs/msg/Odometry is other"
+    assert rig.tick().reason.startswith("/odom: a publisher's definition")
+    rig.controller.fault = ""
+    assert rig.tick().state is State.NOMINAL
