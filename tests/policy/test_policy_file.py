@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from offrl_contract import InputError
 from offrl_contract.cli import run
@@ -80,6 +81,15 @@ def test_sealed_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
         Policy(path)
     path.write_bytes(seal(network(np.zeros(2)).SerializeToString()))
     with pytest.raises(InputError, match="not an offrl policy file: no 'format' in it"):
+        Policy(path)
+
+
+def test_too_new_an_opset_is_refused(tmp_path: Path) -> None:
+    path = write_policy(tmp_path / "p.onnx")
+    model = onnx.load(path)
+    model.opset_import[0].version = 99
+    path.write_bytes(seal(model.SerializeToString()))
+    with pytest.raises(InputError, match=r"not a usable ONNX file.*(?i:opset|version)"):
         Policy(path)
 
 

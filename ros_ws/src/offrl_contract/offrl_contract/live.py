@@ -21,6 +21,7 @@ from offrl_contract.sampling import (
     Sample,
     Series,
     observation_vector,
+    sample_actions,
     sample_observation,
     sample_term,
 )
@@ -135,6 +136,11 @@ class Live:
             self._fault(name, each, tick) for name, each in terms.items() if each.faults[0]
         )
         return Observation(observation_vector(terms)[0], terms, faults)
+
+    def actions(self, tick: int) -> Sample:
+        """Return the command in force at a tick [ns], (1, a)."""
+        series = {term.name: self._series(term.name, tick) for term in self.robot.action}
+        return sample_actions(self.robot, series, np.array([tick], dtype=np.int64))
 
     def signals(self, tick: int) -> dict[str, Sample]:
         """Return each signal at a tick [ns]."""

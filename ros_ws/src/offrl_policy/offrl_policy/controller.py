@@ -69,6 +69,7 @@ class Controller:
         self._safe: Array = np.array(policy.robot.safe_action)
         self._last_tick: int | None = None
         self._driver = "stop"
+        self._engaged = True
         self._from: Array = self._safe
         self._handed_over = 0
         self._last_driven: tuple[int, Array] | None = None
@@ -91,9 +92,15 @@ class Controller:
         self.gate.stop("the clock jumped back")
         return True
 
-    def tick(self, now: int) -> Decision:
-        """Decide on the command at `now` [ns]."""
+    def tick(self, now: int, engaged: bool = True) -> Decision:
+        """Decide on the command at `now` [ns]; not engaged, follow whoever drives instead."""
         robot = self.policy.robot
+        if not (engaged and self._engaged):
+            other = self.live.actions(now)
+            if not other.faults[0]:
+                self.limiter.follow(other.values[0])
+            self._driver = "another"  # to engage is a hand-over
+        self._engaged = engaged
         elapsed = 1.0 / robot.rate if self._last_tick is None else (now - self._last_tick) / 1e9
         self._last_tick = now
         observation = self.live.observe(now)

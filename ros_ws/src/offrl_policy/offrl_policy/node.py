@@ -235,7 +235,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
         now = self.get_clock().now()
         if self.controller.clock_jumped_back(now.nanoseconds):
             self.get_logger().warning("the clock jumped back: state forgotten, STOP")
-        decision = self.controller.tick(now.nanoseconds)
+        decision = self.controller.tick(now.nanoseconds, self.engaged)
         if self.engaged:
             self._publish_command(decision.command)
         changed = self.decision is None or self.decision.state is not decision.state

@@ -1,0 +1,334 @@
+"""The policy node over real DDS: its interface, and every row of the failure table."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from std_srvs.srv import SetBool, Trigger
+from support import encode, odometry, write_policy
+
+from .conftest import NodeStarter, Probe
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    return write_policy(tmp_path / "policy.onnx")
+
+
+def log(tmp_path: Path) -> str:
+    return (tmp_path / "node.log").read_text()
+
+
+def test_drives_at_its_rate_inside_the_limits_and_reports(
+    policy: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    start_node(policy)
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL")
+    probe.commands.clear()
+    probe.feed(3.0)
+    times = np.array([t for t, _ in probe.commands])
+    assert 1.0 / np.median(np.diff(times)) == pytest.approx(20.0, rel=0.1)
+    last = probe.commands[-1][1]
+    assert (last.linear.x, last.angular.z) == (0.5, 0.25)
+    assert all(abs(m.linear.x) <= 1 and abs(m.angular.z) <= 2 for _, m in probe.commands)
+    assert len(probe.uncertainties[-1]) == 4
+    (status,) = probe.diagnostics[-1].status
+    values = {pair.key: pair.value for pair in status.values}
+    assert values["rate [Hz]"].endswith("of 20")
+    assert float(values["age of scan [s]"]) < 0.3
+    assert values["algorithm"] == "constant"
+    seen = probe.observations[-1]
+    assert list(seen.name) == [f"scan_{k}" for k in range(4)] + [
+        "twist_0",
+        "twist_1",
+        "last_action_0",
+        "last_action_1",
+    ]
+    np.testing.assert_array_equal(
+        np.array(seen.position, np.float32), np.float32([1, 1, 1, 1, 0.2, 0.2, 0.5, 0.25])
+    )
+
+
+def test_silence_then_stop_within_max_age(
+    policy: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    start_node(policy)
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL")
+    probe.feed(0.5)
+    silent = time.monotonic()
+    while probe.state != "STOP":
+        probe.spin(0.01)
+        assert time.monotonic() - silent < 2.0
+    stopped = time.monotonic() - silent
+    assert stopped < 0.3 + 2 / 20 + 0.2  # max_age, two ticks, the machine's noise
+    assert "s old" in probe.reason
+    probe.spin(0.5)
+    assert probe.commands[-1][1].linear.x == 0.0
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL again")
+
+
+def test_no_observation_yet_is_stop_with_the_safe_command(
+    policy: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    start_node(policy)
+    probe.wait_for(lambda: len(probe.commands) > 5, "commands", feed=False)
+    assert all(m.linear.x == 0.0 and m.angular.z == 0.0 for _, m in probe.commands)
+    probe.wait_for(lambda: bool(probe.gates), "gate status", feed=False)
+    assert probe.state == "STOP"
+    assert "scan: no message yet" in probe.reason
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (odometry(float("nan"), 0.0), "twist_0: not finite"),
+        (encode(odometry(), "nav_msgs/msg/Odometry")[:100], "nav_msgs/msg/Odometry of 100 bytes"),
+    ],
+)
+def test_bad_message_stops_and_the_next_good_one_drives(
+    content: object, reason: str, policy: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    start_node(policy)
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL")
+    for _ in range(10):
+        probe.feed(0.05)
+        probe.send("/odom", content, "nav_msgs/msg/Odometry")
+        probe.spin(0.05)
+        if probe.state == "STOP":
+            break
+    assert reason in probe.reason
+    assert all(np.isfinite([m.linear.x, m.angular.z]).all() for _, m in probe.commands)
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL again")
+
+
+def test_unfamiliar_falls_back_latched_until_reset(
+    policy: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    start_node(policy, dwell=0.2)
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL")
+    probe.feed(0.2, x=2.4)
+    assert probe.state == "FALLBACK"
+    assert probe.reason.startswith("unfamiliar: critic_std")
+    probe.feed(3.0)
+    assert probe.state == "FALLBACK"
+    assert probe.commands[-1][1].linear.x == 0.0
+    assert probe.call(Trigger, "/policy/reset").success
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL after reset")
+
+
+def test_backup_controller_drives_in_fallback_while_it_is_fresh(
+    policy: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    from geometry_msgs.msg import Twist
+
+    start_node(policy, fallback="topic", backup_topic="/cmd_vel_backup")
+    backup = probe.create_publisher(Twist, "/cmd_vel_backup", 10)
+    slow = Twist()
+    slow.linear.x = 0.1
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL")
+    for _ in range(20):
+        backup.publish(slow)
+        probe.feed(0.05, x=2.4)
+    assert probe.state == "FALLBACK"
+    assert probe.commands[-1][1].linear.x == pytest.approx(0.1)
+    probe.feed(1.0, x=2.4)
+    assert probe.commands[-1][1].linear.x == 0.0
+
+
+def test_a_flood_does_not_grow_the_queue_and_the_rate_holds(
+    policy: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    start_node(policy)
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL")
+    probe.commands.clear()
+    probe.feed(3.0, rate=400.0)
+    times = np.array([t for t, _ in probe.commands])
+    assert 1.0 / np.median(np.diff(times)) == pytest.approx(20.0, rel=0.1)
+    assert probe.state == "NOMINAL"
+    values = {pair.key: pair.value for pair in probe.diagnostics[-1].status[0].values}
+    assert int(values["messages buffered"]) < 300
+
+
+def test_shadow_publishes_all_but_the_command_and_engage_starts_it(
+    policy: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    from geometry_msgs.msg import Twist
+
+    start_node(policy, mode="shadow")
+    driver = probe.create_publisher(Twist, "/cmd_vel", 10)
+    other = Twist()
+    other.linear.x = 0.7
+
+    def driven() -> bool:
+        driver.publish(other)
+        return probe.state == "NOMINAL"
+
+    probe.wait_for(driven, "NOMINAL")
+    assert all(m.linear.x == 0.7 for _, m in probe.commands)
+    # the command in force is the other driver's, and that is what the policy saw in training
+    assert np.float32(probe.observations[-1].position[6]) == np.float32(0.7)
+    assert probe.call(SetBool, "/policy/engage", data=True).success
+    probe.commands.clear()
+    probe.feed(1.0)
+    assert probe.commands[-1][1].linear.x == 0.5
+    assert 0.5 < probe.commands[0][1].linear.x <= 0.7  # taken over from 0.7, not from zero
+    assert probe.call(SetBool, "/policy/engage", data=False).success
+    probe.spin(0.2)
+    assert probe.commands[-1][1].linear.x == 0.0  # one safe command at the end
+    probe.commands.clear()
+    probe.feed(0.5)
+    assert probe.commands == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_publishes_one_safe_command_and_exits_0(
+    number: signal.Signals, policy: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    process = start_node(policy)
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL")
+    probe.feed(0.5)
+    assert probe.commands[-1][1].linear.x == 0.5
+    process.send_signal(number)
+    assert process.wait(10) == 0
+    probe.spin(0.3)
+    assert probe.commands[-1][1].linear.x == 0.0
+
+
+def test_managed_by_hand_and_deactivate_is_safe(
+    policy: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    start_node(policy, autostart=False)
+
+    def change(transition: int) -> bool:
+        request = ChangeState.Request().transition
+        request.id = transition
+        return bool(probe.call(ChangeState, "/policy/change_state", transition=request).success)
+
+    def state() -> str:
+        return str(probe.call(GetState, "/policy/get_state").current_state.label)
+
+    assert state() == "unconfigured"
+    assert change(Transition.TRANSITION_CONFIGURE)
+    assert state() == "inactive"
+    probe.feed(0.5)
+    assert probe.commands == []
+    assert change(Transition.TRANSITION_ACTIVATE)
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL")
+    probe.feed(0.5)
+    assert change(Transition.TRANSITION_DEACTIVATE)
+    probe.spin(0.2)
+    assert probe.commands[-1][1].linear.x == 0.0
+    probe.commands.clear()
+    probe.feed(0.5)
+    assert probe.commands == []
+    assert change(Transition.TRANSITION_CLEANUP)
+    assert state() == "unconfigured"
+    assert change(Transition.TRANSITION_CONFIGURE)
+    assert change(Transition.TRANSITION_ACTIVATE)
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL after a second configure")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "sentence"),
+    [
+        ("missing", "no such policy file"),
+        ("corrupt", "damaged: its content does not match its checksum"),
+        ("golden", "golden vectors differ"),
+        ("digest", "changed after export"),
+    ],
+)
+def test_bad_policy_file_keeps_the_node_unconfigured(
+    break_it: str, sentence: str, tmp_path: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    path = tmp_path / "policy.onnx"
+    if break_it == "golden":
+        observations = str([[0.0] * 8] * 16)
+        actions = str([[0.6, 0.25]] * 16)
+        write_policy(path, golden=f'{{"observations": {observations}, "actions": {actions}}}')
+    elif break_it != "missing":
+        write_policy(path, **({"robot_digest": "0" * 16} if break_it == "digest" else {}))
+    if break_it == "corrupt":
+        content = bytearray(path.read_bytes())
+        content[200] ^= 1
+        path.write_bytes(bytes(content))
+    process = start_node(path, autostart=False)
+    request = ChangeState.Request().transition
+    request.id = Transition.TRANSITION_CONFIGURE
+    assert not probe.call(ChangeState, "/policy/change_state", transition=request).success
+    assert probe.call(GetState, "/policy/get_state").current_state.label == "unconfigured"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    assert sentence in log(tmp_path)
+    assert "Traceback" not in log(tmp_path)
+
+
+def test_wrong_parameter_is_refused_with_what_is_allowed(
+    policy: Path, start_node: NodeStarter, tmp_path: Path
+) -> None:
+    assert start_node(policy, fallback="halt").wait(20) == 2
+    assert "parameter fallback: 'halt' is not allowed" in log(tmp_path)
+
+
+def test_clock_that_jumps_back_stops_with_one_warning(
+    policy: Path, start_node: NodeStarter, probe: Probe, tmp_path: Path
+) -> None:
+    from rosgraph_msgs.msg import Clock
+
+    start_node(policy, use_sim_time=True)
+    clock = probe.create_publisher(Clock, "/clock", 10)
+
+    def run(begin: float, seconds: float) -> None:
+        for k in range(round(seconds * 40)):
+            now = Clock()
+            now.clock.sec, now.clock.nanosec = divmod(round((begin + k / 40) * 1e9), 10**9)
+            clock.publish(now)
+            probe.feed(1 / 40)
+
+    end = time.monotonic() + 20
+    while probe.state != "NOMINAL":
+        run(1000.0 + time.monotonic(), 0.5)
+        assert time.monotonic() < end
+    before = len(probe.commands)
+    run(50.0, 3.0)
+    assert log(tmp_path).count("the clock jumped back") == 1
+    assert probe.state == "NOMINAL"  # it drives again on the new clock
+    assert len(probe.commands) - before > 20
+
+
+def test_serve_starts_the_same_node(policy: Path, probe: Probe, tmp_path: Path) -> None:
+    import sys
+
+    command = [sys.executable, "-m", "offrl_contract.cli", "serve", str(policy)]
+    with (tmp_path / "serve.log").open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_publisher_of_another_definition_stops_the_node(
+    tmp_path: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    """The policy was trained on another Odometry than the one that is published."""
+    import json
+
+    from offrl_contract.definitions import definition_hashes
+    from support import STORE, robot
+
+    hashes = definition_hashes(STORE, set(robot().topics().values()))
+    hashes["nav_msgs/msg/Odometry"] = "RIHS01_" + "0" * 64
+    path = write_policy(tmp_path / "p.onnx", definition_hashes=json.dumps(hashes))
+    start_node(path)
+    probe.wait_for(lambda: "definition of nav_msgs/msg/Odometry" in probe.reason, "the reason")
+    assert probe.state == "STOP"
+    probe.feed(0.5)
+    assert probe.commands[-1][1].linear.x == 0.0
