@@ -31,7 +31,7 @@ def export(argv: list[str]) -> None:
     run = load_run(config.run)
     report = export_policy(run, load_dataset(config.data), config.out, config.alpha, print)
     print(
-        f"{report.path}: {run.name} at step {run.step}\n"
+        f"{report.path}: {run.algorithm_name} at step {run.step}\n"
         f"  parity: ONNX and torch differ by at most {report.parity:.2g} of the action range "
         f"over {report.observations} observations\n"
         f"  gate: alpha {report.alpha:g} from {report.threshold_episodes} held-out episodes; "

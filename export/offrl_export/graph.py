@@ -1,5 +1,7 @@
 """The graph that goes into the policy file: policy, critic ensemble and prototypes in one."""
 
+import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -53,16 +55,18 @@ class PolicyGraph(nn.Module):
 
 def write_graph(graph: PolicyGraph, observation_size: int, path: Path) -> onnx.ModelProto:
     """Export the graph to a file with batch 1, check it, and return the model."""
-    graph.eval()
-    program = torch.onnx.export(
-        graph,
-        (torch.zeros(1, observation_size),),
-        input_names=["observation"],
-        output_names=["action", "uncertainty"],
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
-    )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, we do not
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
+        program = torch.onnx.export(
+            graph.eval(),
+            (torch.zeros(1, observation_size),),
+            input_names=["observation"],
+            output_names=["action", "uncertainty"],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     program.save(str(path), external_data=False)
     model = onnx.load(path)

@@ -101,7 +101,7 @@ def _write(
         "definition_hashes": json.dumps(dataset.metadata["definition_hashes"]),
         "gate": gate.model_dump_json(),
         "golden": json.dumps({"observations": golden.tolist(), "actions": actions.tolist()}),
-        "algorithm": run.name,
+        "algorithm": run.algorithm_name,
         "step": str(run.step),
         "dataset_digest": dataset.digest,
         "parity": f"{parity:.3g}",

@@ -344,17 +344,15 @@ def require_same(expected: Robot, given: Robot, expected_name: str, given_name: 
     """Raise InputError with the first differing line unless both robots have one digest."""
     if expected.digest() == given.digest():
         return
-    changes = [
-        line
-        for line in difflib.unified_diff(
-            expected.to_yaml().splitlines(), given.to_yaml().splitlines(), lineterm="", n=0
-        )
-        if line[:2] not in ("--", "++", "@@")
-    ]
+    mine, theirs = expected.to_yaml().splitlines(), given.to_yaml().splitlines()
+    blocks = difflib.SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes()
+    _, i, i_end, j, j_end = next(block for block in blocks if block[0] != "equal")
+    lines = [f"- {line}" for line in mine[i:i_end][:1]]
+    lines += [f"+ {line}" for line in theirs[j:j_end][:1]]
     raise InputError(
         f"{given_name} was made with another robot file than {expected_name} "
         f"({given.digest()} against {expected.digest()}). First difference "
-        f"(- {expected_name}, + {given_name}):\n  " + "\n  ".join(changes[:2])
+        f"(- {expected_name}, + {given_name}):\n  " + "\n  ".join(lines)
     )
 
 

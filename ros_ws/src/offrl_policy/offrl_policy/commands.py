@@ -48,7 +48,7 @@ def inspect_policy(path: Path) -> None:
     policy = Policy(path)
     robot, gate = policy.robot, policy.gate
     print(f"{path.name}: robot {robot.robot} ({robot.digest()}), {robot.rate:g} Hz")
-    for name, value in policy.about.items():
+    for name, value in sorted(policy.about.items()):
         print(f"  {name}: {value}")
     for term in robot.observation:
         print(f"  sees {term.name} ({robot.width(term)}) from {term.topic or 'its own command'}")

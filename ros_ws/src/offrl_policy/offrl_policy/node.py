@@ -36,7 +36,7 @@ from offrl_policy.policy_file import Policy
 EXIT_NOT_CONFIGURED = 2
 
 
-class PolicyNode(LifecycleNode):  # type: ignore[misc]  # rclpy has no types
+class PolicyNode(LifecycleNode):
     """Runs a policy file behind the safety gate."""
 
     def __init__(self, **options: Any) -> None:

@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -129,7 +128,8 @@ class Policy:
             )
         except (ValidationError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self.path}: metadata cannot be read: {error}") from error
-        self.about: dict[str, Any] = {k: v for k, v in properties.items() if k not in _KEYS}
+        hidden = (*_KEYS, "sha256")
+        self.about: dict[str, str] = {k: v for k, v in properties.items() if k not in hidden}
 
     def _check_graph(self) -> None:
         """Refuse a graph whose shapes are not those of its robot file."""

@@ -1,0 +1,104 @@
+"""Gate calibration: ranks by hand, the guarantee by simulation, refusal where data is short."""
+
+import numpy as np
+import pytest
+from offrl_contract import InputError
+from offrl_export.calibration import calibrate, conformal_rank, cut_windows
+from offrl_policy.gate import Gate, GateCalibration, GateSettings, State
+
+NAMES = ("critic_std", "knn")
+
+
+def episodes(
+    generator: np.random.Generator, count: int, length: int = 60, shift: float = 0.0
+) -> list[np.ndarray]:
+    """Correlated positive scores: each episode has a level of its own, each tick an AR(1) step."""
+    made = []
+    for _ in range(count):
+        level = generator.normal(0.0, 0.3, 2)
+        noise = generator.normal(0.0, 1.0, (length, 2))
+        for t in range(1, length):
+            noise[t] = 0.9 * noise[t - 1] + 0.44 * noise[t]
+        made.append(np.exp(0.5 * noise + level + shift))
+    return made
+
+
+def calibration(seed: int, count: int, alpha: float) -> GateCalibration:
+    generator = np.random.default_rng(seed)
+    return calibrate(
+        episodes(generator, 40), episodes(generator, count), NAMES, alpha, 10.0, lambda _: None
+    )
+
+
+def alarms(gate: GateCalibration, new: list[np.ndarray]) -> float:
+    """Share of episodes in which the gate itself leaves the policy."""
+    count = 0
+    for episode in new:
+        machine = Gate(gate, GateSettings())
+        states = [machine.step(k, tick) for k, tick in enumerate(episode.tolist())]
+        count += State.FALLBACK in states
+    return count / len(new)
+
+
+@pytest.mark.parametrize(
+    ("count", "alpha", "rank"), [(19, 0.05, 19), (18, 0.05, 19), (99, 0.05, 95), (9, 0.1, 9)]
+)
+def test_rank_by_hand(count: int, alpha: float, rank: int) -> None:
+    assert conformal_rank(count, alpha) == rank
+
+
+@pytest.mark.parametrize(("count", "alpha"), [(19, 0.05), (60, 0.1), (40, 0.2)])
+def test_new_normal_episodes_alarm_at_most_alpha(count: int, alpha: float) -> None:
+    """The guarantee is over calibration sets: average over 30 of them, 100 new episodes each."""
+    rates = [
+        alarms(calibration(seed, count, alpha), episodes(np.random.default_rng([seed, 1]), 100))
+        for seed in range(30)
+    ]
+    error = np.std(rates) / np.sqrt(len(rates))
+    assert np.mean(rates) < alpha + 2 * error
+    assert np.mean(rates) > alpha / 4  # and not by never alarming
+
+
+def test_shifted_episodes_alarm() -> None:
+    gate = calibration(0, 60, 0.1)
+    assert alarms(gate, episodes(np.random.default_rng(9), 50, shift=2.5)) > 0.9
+
+
+def test_per_step_thresholds_would_stop_most_normal_episodes() -> None:
+    """What calibration on the episode maximum is for: the same data, a 1 % threshold per step."""
+    generator = np.random.default_rng(3)
+    threshold = np.quantile(np.concatenate(episodes(generator, 100)), 0.99, axis=0)
+    stopped = [(e > threshold).any() for e in episodes(generator, 200)]
+    assert np.mean(stopped) > 0.25
+
+
+def test_too_few_episodes_are_refused_with_the_number_missing() -> None:
+    with pytest.raises(InputError, match=r"needs 19 held-out episodes, there are 5: 14 are missin"):
+        calibration(0, 5, 0.05)
+
+
+def test_long_logs_are_cut_into_windows_and_it_is_said() -> None:
+    said: list[str] = []
+    generator = np.random.default_rng(0)
+    gate = calibrate(
+        episodes(generator, 10, 600),
+        episodes(generator, 4, 3_300),
+        NAMES,
+        0.1,
+        10.0,
+        said.append,
+    )
+    assert said == ["4 held-out episodes: cut into windows of 30 s"]
+    assert (gate.window, gate.episodes) == (30.0, 44)
+    lengths = [len(window) for window in cut_windows([np.zeros((7, 2)), np.zeros((2, 2))], 3)]
+    assert lengths == [3, 3]
+
+
+def test_false_alarms_are_counted_without_the_episode_itself() -> None:
+    gate = calibration(1, 60, 0.1)
+    measured = gate.false_alarms
+    assert measured.episodes == 60
+    low, high = measured.interval
+    assert low <= 0.1 <= high
+    assert measured.hours == pytest.approx(60 * 60 / 10 / 3600)
+    assert measured.per_hour == pytest.approx(measured.alarms / measured.hours)

@@ -1,0 +1,207 @@
+"""What the policy saw in training is what it sees on the robot: a real bag, over real DDS."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'offrl[ros]'")
+
+from offrl_contract import load_robot  # noqa: E402
+from offrl_contract.definitions import add_folder, distro_definitions  # noqa: E402
+from offrl_contract.sampling import observation_vector, sample_observation  # noqa: E402
+from offrl_data.bags import Bag  # noqa: E402
+from offrl_data.dataset import load_dataset  # noqa: E402
+from offrl_data.series import read_series  # noqa: E402
+from offrl_policy.messages import message_class  # noqa: E402
+from offrl_policy.node import PolicyNode  # noqa: E402
+from offrl_policy.policy_file import Policy  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import qos_profile_sensor_data  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
+
+from .conftest import Chain  # noqa: E402
+
+pytestmark = [pytest.mark.ros, pytest.mark.bags]
+
+
+class Player:
+    """Publishes a bag's messages, and its receive times as /clock."""
+
+    def __init__(self, bag: Path, topics: dict[str, str]) -> None:
+        self.node = rclpy.create_node("player")
+        with Bag(bag) as opened:
+            wanted = [opened.topics[topic] for topic in topics]
+            self.messages = list(opened.messages(wanted))
+        self._clock = self.node.create_publisher(Clock, "/clock", qos_profile_sensor_data)
+        self._topics = {
+            topic: self.node.create_publisher(message_class(kind), topic, qos_profile_sensor_data)
+            for topic, kind in topics.items()
+        }
+
+    def matched(self) -> bool:
+        """Whether the node listens to everything."""
+        everything = [*self._topics.values(), self._clock]
+        return all(publisher.get_subscription_count() for publisher in everything)
+
+    def say_time(self, stamp: int) -> None:
+        now = Clock()
+        now.clock.sec, now.clock.nanosec = divmod(stamp, 10**9)
+        self._clock.publish(now)
+
+    def publish(self, topic: str, raw: bytes) -> None:
+        self._topics[topic].publish(raw)
+
+
+@pytest.fixture
+def ros() -> Iterator[None]:
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+def spin_until(executor: Any, condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 10.0
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        executor.spin_once(timeout_sec=0.01)
+
+
+@pytest.mark.usefixtures("ros")
+def test_node_sees_what_the_converter_wrote(
+    neato: Chain, msgs: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """The held-out bag, message by message on the bag's own clock, through a running node."""
+    robot = load_robot("neato")
+    player = Player(neato.held_out, robot.topics(signals=False))
+    node = PolicyNode(
+        parameter_overrides=[
+            Parameter("policy", value=str(neato.policy)),
+            Parameter("mode", value="shadow"),
+            Parameter("use_sim_time", value=True),
+        ]
+    )
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    executor.add_node(player.node)
+    node.trigger_configure()
+    assert node.controller is not None, node.failure
+    received: list[str] = []
+    push = node.controller.push
+    node.controller.push = lambda topic, stamp, raw: (
+        received.append(topic),
+        push(topic, stamp, raw),
+    )
+    spin_until(executor, player.matched, "discovery")
+
+    store = distro_definitions()
+    add_folder(store, msgs)
+    with Bag(neato.held_out) as bag:
+        series = read_series(bag, robot, store, lambda: None).series
+    begin = max(int(series[name].stamps[0]) for name in ("scan", "twist"))
+    ticks = np.arange(begin, player.messages[-1][1], robot.period, dtype=np.int64)
+    events = [(stamp, 0, topic, raw) for topic, stamp, raw in player.messages]
+    events += [(int(tick), 1, "", b"") for tick in ticks]
+
+    def clock_is(stamp: int) -> Callable[[], bool]:
+        return lambda: node.get_clock().now().nanoseconds == stamp
+
+    seen = []
+    activated = False
+    for stamp, is_tick, topic, raw in sorted(events, key=lambda event: event[:2]):
+        if not activated and stamp >= begin - robot.period:
+            player.say_time(begin - robot.period)
+            spin_until(executor, clock_is(begin - robot.period), "the clock")
+            node.trigger_activate()  # the timer's first tick is one period from here
+            activated = True
+        player.say_time(stamp)
+        spin_until(executor, clock_is(stamp), "the clock")
+        if is_tick:
+            spin_until(
+                executor, lambda at=stamp: node.decision and node.decision.tick == at, "tick"
+            )
+            seen.append(node.decision)
+        else:
+            before = len(received)
+            player.publish(topic, raw)
+            spin_until(executor, lambda n=before: len(received) == n + 1, topic)
+    node.destroy_node()
+    player.node.destroy_node()
+
+    expected = sample_observation(robot, series, ticks)
+    vectors = observation_vector(expected)
+    usable = ~np.any([each.faults for each in expected.values()], axis=0)
+    differences = []
+    for decision, vector, good in zip(seen, vectors, usable, strict=True):
+        assert (not decision.observation.faults) == good
+        if good:
+            differences.append(np.abs(decision.observation.vector - vector).max())
+    assert len(differences) > 150
+    record_property("largest_difference", float(np.max(differences)))
+    record_property("ticks", len(differences))
+    print(f"train/serve: {len(differences)} ticks, largest difference {np.max(differences)}")  # noqa: T201
+    assert np.max(differences) == 0.0
+    # and the rows of the dataset file are among them, in order
+    mine = [decision.observation.vector.tobytes() for decision in seen]
+    at = -1
+    for row in load_dataset(neato.held_out_data).observations:
+        at = mine.index(row.tobytes(), at + 1)
+
+
+@pytest.mark.usefixtures("ros")
+def test_running_node_drives_on_the_held_out_bag(neato: Chain) -> None:
+    """Twelve seconds of the bag in real time into the node as a process: what does it command?"""
+    from geometry_msgs.msg import Twist
+
+    robot = load_robot("neato")
+    topics = {
+        topic: kind for topic, kind in robot.topics(signals=False).items() if "cmd" not in topic
+    }
+    player = Player(neato.held_out, topics)
+    heard: list[tuple[float, list[float]]] = []
+    player.node.create_subscription(
+        Twist,
+        "/cmd_vel",
+        lambda m: heard.append((time.monotonic(), [m.linear.x, m.angular.z])),
+        10,
+    )
+    command = [sys.executable, "-m", "offrl_contract.cli", "serve", str(neato.policy)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    executor = SingleThreadedExecutor()
+    executor.add_node(player.node)
+    try:
+        spin_until(
+            executor,
+            lambda: all(p.get_subscription_count() for p in player._topics.values()) and heard,
+            "the node",
+        )
+        heard.clear()
+        first, begun = player.messages[0][1], time.monotonic()
+        for topic, stamp, raw in player.messages:
+            due = begun + (stamp - first) / 1e9
+            if due > begun + 12.0:
+                break
+            while (left := due - time.monotonic()) > 0:
+                executor.spin_once(timeout_sec=left)
+            player.publish(topic, raw)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    player.node.destroy_node()
+    times, commands = np.array([t for t, _ in heard]), np.array([c for _, c in heard])
+    low, high = np.array(robot.limits).T
+    assert np.isfinite(commands).all()
+    assert (commands >= low).all()
+    assert (commands <= high).all()
+    assert 1.0 / np.median(np.diff(times)) == pytest.approx(robot.rate, rel=0.1)
+    assert np.abs(commands).max() > 0.0  # the policy drove, it was not only stopped
+    steps = np.abs(np.diff(commands, axis=0))
+    assert (steps <= np.array(robot.max_rate) * 2 / robot.rate + 1e-6).all()
+    assert Policy(neato.policy).golden_difference() < 1e-5
