@@ -1,0 +1,116 @@
+"""The messages that the simulated robot publishes, in SI units and REP-103 frames."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from offrl_contract.definitions import distro_definitions
+from rosbags.typesys.store import Typestore
+
+Floats = NDArray[np.float64]
+Message = Any
+"""A rosbags message object."""
+
+SCAN = "/scan"
+ODOMETRY = "/odom"
+GOAL = "/goal"
+BUMPER = "/bumper"
+COMMAND = "/cmd_vel"
+TYPES = {
+    SCAN: "sensor_msgs/msg/LaserScan",
+    ODOMETRY: "nav_msgs/msg/Odometry",
+    GOAL: "geometry_msgs/msg/PoseStamped",
+    BUMPER: "std_msgs/msg/Bool",
+    COMMAND: "geometry_msgs/msg/Twist",
+}
+"""Message type by topic."""
+
+BEAMS = 180
+"""Readings per scan, the first one straight behind, counterclockwise."""
+BEAM_STEP = 2.0 * np.pi / BEAMS
+"""Angle between neighbouring beams [rad]."""
+BEAM_ANGLES: Floats = -np.pi + BEAM_STEP * np.arange(BEAMS, dtype=np.float64)
+"""Angle of each beam in the robot's frame (BEAMS,) [rad]."""
+RANGE_MIN = 0.05
+"""Shortest reading [m]; inside the robot's body, so that a touched surface is seen."""
+RANGE_MAX = 8.0
+"""Longest reading [m]; farther is inf (REP-117)."""
+SCAN_RATE = 20
+"""Scans, goals and bumper messages per second."""
+_COVARIANCE = np.diag([1e-4] * 6).ravel()
+
+
+@cache
+def definitions() -> Typestore:
+    """Return the message definitions that the simulator publishes with."""
+    return distro_definitions()
+
+
+@cache
+def _type(name: str) -> Callable[..., Message]:
+    package, short = name.split("/")
+    return definitions().types[f"{package}/msg/{short}"]
+
+
+def _header(stamp: int, frame: str) -> Message:
+    seconds, nanoseconds = divmod(stamp, 10**9)
+    return _type("std_msgs/Header")(_type("builtin_interfaces/Time")(seconds, nanoseconds), frame)
+
+
+def _pose(x: float, y: float, yaw: float) -> Message:
+    return _type("geometry_msgs/Pose")(
+        position=_type("geometry_msgs/Point")(x, y, 0.0),
+        orientation=_type("geometry_msgs/Quaternion")(
+            0.0, 0.0, math.sin(yaw / 2.0), math.cos(yaw / 2.0)
+        ),
+    )
+
+
+def command(forward: float, turning: float) -> Message:
+    """Return a Twist: forward [m/s], turning [rad/s]."""
+    vector = _type("geometry_msgs/Vector3")
+    return _type("geometry_msgs/Twist")(vector(forward, 0.0, 0.0), vector(0.0, 0.0, turning))
+
+
+def odometry(
+    stamp: int, pose: tuple[float, float, float], velocity: tuple[float, float, float]
+) -> Message:
+    """Return an Odometry: pose (x, y, yaw) in odom; forward, sideways, turning in base_link."""
+    forward, sideways, turning = velocity
+    vector = _type("geometry_msgs/Vector3")
+    twist = _type("geometry_msgs/Twist")(vector(forward, sideways, 0.0), vector(0.0, 0.0, turning))
+    return _type("nav_msgs/Odometry")(
+        header=_header(stamp, "odom"),
+        child_frame_id="base_link",
+        pose=_type("geometry_msgs/PoseWithCovariance")(_pose(*pose), _COVARIANCE),
+        twist=_type("geometry_msgs/TwistWithCovariance")(twist, _COVARIANCE),
+    )
+
+
+def laser_scan(stamp: int, ranges: Floats) -> Message:
+    """Return a LaserScan of readings (BEAMS,) [m]."""
+    return _type("sensor_msgs/LaserScan")(
+        header=_header(stamp, "base_scan"),
+        angle_min=float(BEAM_ANGLES[0]),
+        angle_max=float(BEAM_ANGLES[-1]),
+        angle_increment=BEAM_STEP,
+        time_increment=0.0,
+        scan_time=1.0 / SCAN_RATE,
+        range_min=RANGE_MIN,
+        range_max=RANGE_MAX,
+        ranges=np.where(ranges > RANGE_MAX, np.inf, ranges).astype(np.float32),
+        intensities=np.zeros(0, np.float32),
+    )
+
+
+def goal(stamp: int, x: float, y: float) -> Message:
+    """Return the goal as a PoseStamped in base_link [m]."""
+    return _type("geometry_msgs/PoseStamped")(_header(stamp, "base_link"), _pose(x, y, 0.0))
+
+
+def bumper(pressed: bool) -> Message:
+    """Return a Bool: whether the bumper is pressed."""
+    return _type("std_msgs/Bool")(pressed)

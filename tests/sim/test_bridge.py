@@ -1,0 +1,146 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = pytest.mark.ros
+rclpy = pytest.importorskip("rclpy", reason="needs rclpy: pip install 'offrl[ros]'")
+
+DRIVER = """
+import json, sys, time
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped, Twist
+from nav_msgs.msg import Odometry
+from rclpy.qos import qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import LaserScan
+from std_msgs.msg import Bool, Int64, String
+
+rclpy.init()
+node = rclpy.create_node("driver")
+seen = {}
+kinds = {"/odom": Odometry, "/scan": LaserScan, "/goal": PoseStamped, "/bumper": Bool}
+
+def listen(topic, kind):
+    def hear(message):
+        seen.setdefault(topic, []).append(message)
+    node.create_subscription(kind, topic, hear, qos_profile_sensor_data)
+
+for topic, kind in (*kinds.items(), ("/clock", Clock)):
+    listen(topic, kind)
+episodes = []
+node.create_subscription(String, "/sim/episode", lambda m: episodes.append(json.loads(m.data)), 10)
+command = node.create_publisher(Twist, "/cmd_vel", 1)
+reset = node.create_publisher(Int64, "/sim/reset", 1)
+disturb = node.create_publisher(String, "/sim/disturb", 1)
+
+def spin(until, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not until() and time.monotonic() < end:
+        rclpy.spin_once(node, timeout_sec=0.05)
+    return until()
+
+def drive(forward, turning, until, seconds=30.0):
+    twist = Twist()
+    twist.linear.x, twist.angular.z = forward, turning
+    beat = time.monotonic()
+    def due():
+        nonlocal beat
+        if time.monotonic() >= beat:
+            command.publish(twist)
+            beat = time.monotonic() + 0.02
+        return until()
+    return spin(due, seconds)
+
+ready = spin(lambda: len(seen) == 5 and command.get_subscription_count() == 1
+             and reset.get_subscription_count() == 1 and disturb.get_subscription_count() == 1)
+still = seen["/odom"][-1]
+reset.publish(Int64(data=11))
+spin(lambda: False, 0.3)
+begin = seen["/odom"][-1]
+moved = drive(0.3, 0.0, lambda: seen["/odom"][-1].twist.twist.linear.x > 0.25)
+drive(0.3, 0.0, lambda: False, 0.3)
+end = seen["/odom"][-1]
+disturb.publish(String(data="shove"))
+spun = drive(0.0, 0.0, lambda: abs(seen["/odom"][-1].twist.twist.angular.z) > 3.0)
+drive(0.8, 0.0, lambda: bool(episodes))
+clock = [m.clock.sec * 10**9 + m.clock.nanosec for m in seen["/clock"]]
+print(json.dumps({
+    "ready": ready, "still": still.twist.twist.linear.x, "moved": moved, "spun": spun,
+    "travelled": float(np.hypot(end.pose.pose.position.x - begin.pose.pose.position.x,
+                                end.pose.pose.position.y - begin.pose.pose.position.y)),
+    "beams": len(seen["/scan"][-1].ranges), "goal_frame": seen["/goal"][-1].header.frame_id,
+    "clock_rises": all(b >= a for a, b in zip(clock, clock[1:])), "episodes": episodes,
+}))
+node.destroy_node()
+rclpy.shutdown()
+"""
+
+
+@pytest.fixture
+def environment():
+    domain = str(1 + os.getpid() % 100)
+    return os.environ | {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": domain}
+
+
+def start_bridge(environment, *parameters):
+    words = [word for parameter in parameters for word in ("-p", parameter)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "offrl_sim.bridge", "--ros-args", *words],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_command_moves_the_robot_and_odometry_says_so(environment):
+    bridge = start_bridge(environment, "real_time_factor:=4.0", "seed:=2")
+    try:
+        driver = subprocess.run(
+            [sys.executable, "-c", DRIVER],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert driver.returncode == 0, driver.stderr
+        seen = json.loads(driver.stdout)
+        assert seen["ready"]
+        assert abs(seen["still"]) < 0.1
+        assert seen["moved"]
+        assert seen["travelled"] > 0.2
+        assert seen["spun"]
+        assert seen["clock_rises"]
+        assert (seen["beams"], seen["goal_frame"]) == (180, "base_link")
+        (episode,) = seen["episodes"]
+        assert episode["seed"] == 11
+        assert [each["kind"] for each in episode["disturbances"]] == ["shove"]
+        assert len(episode["path"]) == round(episode["seconds"] * 10) + 1
+        assert not (episode["success"] and episode["collided"])
+    finally:
+        bridge.send_signal(signal.SIGTERM)
+        _, errors = bridge.communicate(timeout=20)
+    assert bridge.returncode == 0, errors
+
+
+def test_interrupt_ends_it_cleanly(environment):
+    bridge = start_bridge(environment)
+    time.sleep(3.0)
+    assert bridge.poll() is None
+    bridge.send_signal(signal.SIGINT)
+    _, errors = bridge.communicate(timeout=20)
+    assert bridge.returncode == 0, errors
+    assert "Traceback" not in errors
+
+
+def test_bad_parameters_are_refused(environment):
+    bridge = start_bridge(environment, "real_time_factor:=0.0")
+    _, errors = bridge.communicate(timeout=30)
+    assert bridge.returncode == 2
+    assert "real_time_factor" in errors

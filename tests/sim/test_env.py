@@ -1,0 +1,180 @@
+import sys
+import warnings
+
+import gymnasium
+import numpy as np
+import offrl_sim  # noqa: F401  (registers the environment)
+import pytest
+from gymnasium.utils.env_checker import check_env
+from offrl_contract import InputError, load_robot
+from offrl_contract.rewards import rewards_and_terminals
+from offrl_sim import messages
+from offrl_sim.env import SETTLE_TICKS, TIME_LIMIT, DiffDriveNav
+from offrl_sim.simulation import Disturbance, Simulation
+
+FORWARD = np.array([0.3, 0.0], np.float32)
+
+
+@pytest.fixture(scope="module")
+def env():
+    built = DiffDriveNav()
+    yield built
+    built.close()
+
+
+def drive(env, seed, actions, **options):
+    """Observations, rewards and poses of an episode under given commands."""
+    observation, _ = env.reset(seed=seed, options=options)
+    rows = [(observation, 0.0, np.zeros(3))]
+    for action in actions:
+        observation, reward, terminal, timeout, info = env.step(action)
+        rows.append((observation, reward, info["pose"]))
+        if terminal or timeout:
+            break
+    return tuple(np.array(column) for column in zip(*rows, strict=True))
+
+
+def test_gymnasium_accepts_the_environment():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # A robot's commands are in SI units and its speed has no bound: the checker's advice on
+        # normalised spaces is not for here.
+        warnings.filterwarnings("ignore", message=".*(symmetric and normalized|infinity).*")
+        made = gymnasium.make("offrl/DiffDriveNav-v0")
+        check_env(made.unwrapped)
+        made.close()
+
+
+def test_same_seed_and_commands_give_the_same_bits(env):
+    rng = np.random.default_rng(0)
+    actions = rng.uniform([-0.2, -1.5], [0.8, 1.5], (60, 2)).astype(np.float32)
+    first = drive(env, 7, actions)
+    drive(env, 8, actions)
+    other = DiffDriveNav()
+    for again in (drive(env, 7, actions), drive(other, 7, actions)):
+        for left, right in zip(first, again, strict=True):
+            np.testing.assert_array_equal(left, right)
+    other.close()
+    assert np.abs(drive(env, 9, actions)[0][0] - first[0][0]).max() > 0.1
+
+
+def test_observation_is_in_si_units(env):
+    observations, _, poses = drive(env, 3, [FORWARD] * 10)
+    scan, twist, goal, last = np.split(observations, [36, 38, 40], axis=1)
+    assert ((scan >= 0.1) & (scan <= 5.0)).all()
+    np.testing.assert_allclose(twist[-1], [0.3, 0.0], atol=0.06)
+    np.testing.assert_array_equal(last[0], [0.0, 0.0])
+    np.testing.assert_array_equal(last[1:], [FORWARD] * 10)
+    x, y, yaw = poses[-1]
+    offset = np.array(env.simulation.world.goal) - [x, y]
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    expected = [cos * offset[0] + sin * offset[1], cos * offset[1] - sin * offset[0]]
+    np.testing.assert_allclose(goal[-1], expected, atol=0.05)
+
+
+def test_reward_is_that_of_the_robot_file(env):
+    """The expressions on the vectors' own slices give what the environment returned."""
+    robot = load_robot("diffdrive")
+    observations, rewards, _ = drive(env, 5, [np.array([0.4, 0.2], np.float32)] * 15)
+    bounds = np.cumsum([robot.width(term) for term in robot.observation])[:-1]
+    names = [term.name for term in robot.observation]
+    columns = np.split(observations.astype(np.float64), bounds, axis=1)
+    now = {name: column[:-1] for name, column in zip(names, columns, strict=True)}
+    then = {name: column[1:] for name, column in zip(names, columns, strict=True)}
+    now["bumper"] = then["bumper"] = np.zeros((15, 1))
+    expected, terminals = rewards_and_terminals(robot, now, then, columns[-1][1:])
+    np.testing.assert_allclose(rewards[1:], expected, atol=1e-5)
+    assert not terminals.any()
+
+
+def test_command_is_limited_in_range_and_rate(env):
+    env.reset(seed=2)
+    lasts = [env.step(np.array([9.0, 0.0], np.float32))[0][-2] for _ in range(4)]
+    np.testing.assert_allclose(lasts, [0.3, 0.6, 0.8, 0.8], rtol=1e-6)
+
+
+def test_command_that_is_not_finite_is_refused(env):
+    env.reset(seed=2)
+    with pytest.raises(InputError, match="not finite"):
+        env.step(np.array([np.nan, 0.0], np.float32))
+
+
+def test_bump_ends_the_episode_and_stops_the_base(env):
+    """Drive straight until something is hit; the walls make sure that it is."""
+    for seed in range(20, 40):
+        env.reset(seed=seed)
+        terminal = timeout = False
+        while not (terminal or timeout):
+            _, reward, terminal, timeout, info = env.step(np.array([0.8, 0.0], np.float32))
+        if info["collided"]:
+            break
+    assert terminal
+    assert not info["success"]
+    assert reward < -4.0
+    env.rest(0.4)
+    assert abs(env.simulation.body.forward) < 0.1
+
+
+def test_standing_still_times_out(env):
+    env.reset(seed=1)
+    for tick in range(round(TIME_LIMIT * 10)):
+        _, _, terminal, timeout, _ = env.step(np.zeros(2, np.float32))
+        assert not terminal
+        assert timeout == (tick == TIME_LIMIT * 10 - 1)
+
+
+def test_shove_moves_the_robot_as_no_command_can(env):
+    disturbance = Disturbance("shove", start=1.0, duration=1.0)
+    observations, _, _ = drive(env, 3, [FORWARD] * 15, disturbance=disturbance)
+    turning = np.abs(observations[:, 37])
+    begin = 10 - SETTLE_TICKS
+    assert turning[: begin + 1].max() < 0.1
+    assert turning[begin + 2 :].max() > 2 * 1.5
+    observations, _, _ = drive(env, 3, [FORWARD] * 15)
+    assert np.abs(observations[:, 37]).max() < 0.1
+
+
+def test_dirt_on_the_lidar_reads_as_a_near_surface(env):
+    disturbance = Disturbance("dirty_lidar", start=0.5, duration=0.5)
+    observations, _, _ = drive(env, 3, [FORWARD] * 12, disturbance=disturbance)
+    ahead = observations[:, 14:22].max(axis=1)
+    dirty = slice(5 - SETTLE_TICKS, 10 - SETTLE_TICKS)
+    assert ahead[dirty].max() < 0.35
+    assert ahead[[0, 1, 2, 9, 10, 11]].min() > 0.35
+
+
+def test_base_stops_when_commands_cease():
+    simulation = Simulation(load_robot("diffdrive"))
+    simulation.command(np.array([0.3, 0.0]))
+    simulation.advance(simulation.start + 400_000_000)
+    assert simulation.body.forward > 0.25
+    simulation.advance(simulation.start + 1_000_000_000)
+    assert abs(simulation.body.forward) < 0.05
+    simulation.close()
+
+
+def test_sensor_rates_and_stamps():
+    simulation = Simulation(load_robot("diffdrive"))
+    deliveries = simulation.advance(simulation.start + 10**9)
+    stamps = [delivery.stamp for delivery in deliveries]
+    assert stamps == sorted(stamps)
+    count = dict.fromkeys(messages.TYPES, 0)
+    for delivery in deliveries:
+        count[delivery.topic] += 1
+        if delivery.topic != messages.BUMPER:
+            header = delivery.message.header.stamp
+            delay = delivery.stamp - header.sec * 10**9 - header.nanosec
+            assert 500_000 <= delay <= 2_200_000
+    assert count == {"/scan": 21, "/odom": 51, "/goal": 21, "/bumper": 21, "/cmd_vel": 0}
+    simulation.close()
+
+
+def test_a_robot_that_this_simulation_is_not_is_refused():
+    with pytest.raises(InputError, match="no topic /bump"):
+        DiffDriveNav(robot="neato")
+
+
+def test_missing_pybullet_is_explained(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pybullet", None)
+    with pytest.raises(InputError, match=r"Python 3\.11.*offrl\[sim\]"):
+        DiffDriveNav()

@@ -1,0 +1,97 @@
+import json
+
+import numpy as np
+import pytest
+from offrl_contract import load_robot
+from offrl_sim.env import TIME_LIMIT
+from offrl_sim.picture import Scene, draw_scenes
+from offrl_sim.session import AFTERMATH, PAUSE, Session
+from offrl_sim.world import generate_world
+
+FORWARD = np.array([0.8, 0.0])
+
+
+@pytest.fixture
+def session():
+    built = Session(load_robot("diffdrive"), seed=30)
+    yield built
+    built.close()
+
+
+def advance(session, seconds, action=None):
+    """Deliveries and reports of a stretch of time, a command every tenth of a second."""
+    deliveries, reports = [], []
+    end = session.now + round(seconds * 1e9)
+    beat = session.now
+    while session.now < end:
+        if action is not None and session.now >= beat:
+            session.command(action)
+            beat += 10**8
+        found, report = session.advance()
+        deliveries += found
+        reports += [report] if report else []
+    return deliveries, reports
+
+
+def test_an_undriven_robot_waits_and_measures(session):
+    deliveries, reports = advance(session, TIME_LIMIT + 2.0)
+    assert not reports
+    assert sum(delivery.topic == "/scan" for delivery in deliveries) >= 20 * TIME_LIMIT
+
+
+def test_episodes_follow_one_another_with_silence_between(session):
+    _, reports = advance(session, 0.3, FORWARD)
+    ended_at = session.now
+    while not reports:
+        _, reports = advance(session, 0.1, FORWARD)
+        ended_at = session.now
+    (report,) = reports
+    assert report.collided
+    assert report.seed == 30
+    assert report.episode_return < 0.0
+    assert report.start + (len(report.path) - 1) * report.period <= ended_at
+    aftermath, _ = advance(session, AFTERMATH)
+    assert len(aftermath) > 20
+    assert all(d.message.data for d in aftermath if d.topic == "/bumper")
+    silence, _ = advance(session, PAUSE - 0.02)
+    assert silence == []
+    begun, _ = advance(session, 0.5)
+    bumps = [delivery.message.data for delivery in begun if delivery.topic == "/bumper"]
+    assert len(bumps) >= 8
+    assert not any(bumps)
+
+
+def test_a_driven_robot_that_stands_still_times_out(session):
+    _, reports = advance(session, TIME_LIMIT + 0.5, np.zeros(2))
+    (report,) = reports
+    assert not report.success
+    assert not report.collided
+    assert len(report.path) == TIME_LIMIT * 10 + 1
+    plain = json.loads(json.dumps(report.as_dict()))
+    assert plain["seconds"] == pytest.approx(TIME_LIMIT)
+
+
+def test_command_that_is_not_finite_is_refused(session):
+    assert not session.command(np.array([np.nan, 0.0]))
+    _, reports = advance(session, 1.0)
+    assert not reports
+
+
+def test_begin_abandons_the_running_episode(session):
+    advance(session, 1.0, FORWARD)
+    session.disturb("shove")
+    session.begin(77)
+    _, reports = advance(session, TIME_LIMIT + 0.5, np.zeros(2))
+    assert [report.seed for report in reports] == [77]
+    assert reports[0].disturbances == []
+
+
+def test_picture_is_drawn_whole_or_not_at_all(tmp_path):
+    world = generate_world(np.random.default_rng(1))
+    path = np.linspace(world.start[:2], world.goal, 30)
+    states = ["NOMINAL"] * 20 + ["CAUTION"] * 4 + ["FALLBACK"] * 5
+    scenes = [Scene(world, path, "plain"), Scene(world, path, "gated", states, [(20, "shove")])]
+    file = tmp_path / "drive.png"
+    draw_scenes(scenes, file)
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["drive.png"]
