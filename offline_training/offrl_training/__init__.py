@@ -1,1 +1,1 @@
-"""Offline training: algorithms, trainer, checkpoints."""
+"""Offline training: algorithms, gate critics, trainer, checkpoints."""

@@ -1,0 +1,33 @@
+"""Settings of a run that do not depend on the algorithm."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+RewardScale = Literal["none", "return_range"]
+
+
+class TrainingConfig(BaseModel):
+    """How a run is made, whatever its algorithm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    steps: PositiveInt = 1_000_000
+    """Updates of the whole run."""
+    batch: PositiveInt = 256
+    """Transitions per update."""
+    seed: NonNegativeInt = 0
+    """Seed of the split, the networks and the sampling."""
+    held_out: float = Field(0.2, ge=0.0, lt=1.0)
+    """Share of the episodes kept from training, for the gate's calibration; whole episodes."""
+    reward_scale: RewardScale = "none"
+    """return_range: rewards times 1000 / (largest - smallest episode return), as IQL's authors."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to train."""
+    threads: PositiveInt = 1
+    """CPU threads. With more than one, any neighbour on a core makes small products many times
+    slower."""
+    log_every: PositiveInt = 1000
+    """Steps between rows of metrics.csv."""
+    checkpoint_every: PositiveInt = 10_000
+    """Steps between checkpoints; the last three are kept."""

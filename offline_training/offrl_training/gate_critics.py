@@ -1,0 +1,66 @@
+"""The safety gate's critics: an ensemble whose spread says how far the data carries.
+
+Each critic bootstraps from its own target network and no other. Shared pessimistic targets would
+make the members agree where they know nothing (Ghasemipour, Gu, Nachum 2022, arXiv 2205.13703).
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from offrl_training.algorithms.base import Batch, Dims, Metrics
+from offrl_training.losses import adam, descend, td_loss, td_target
+from offrl_training.networks import Critic, Normaliser, soft_update
+
+CRITICS = 5
+LEARNING_RATE = 3e-4
+# Five critics with their targets cost more than the whole of IQL. An update at every fifth step
+# of the trainer adds about a quarter; the faster target makes up for the fewer updates.
+INTERVAL = 5
+TAU = 0.025
+
+
+class GateCritics(nn.Module):
+    """K critics of the policy in training, Q^pi, for any algorithm; they never steer it."""
+
+    def __init__(
+        self,
+        dims: Dims,
+        hidden: Sequence[int],
+        gamma: float,
+        normaliser: Normaliser,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.normaliser = normaliser
+        self.q = Critic(CRITICS, dims.observation, dims.action, hidden, generator)
+        self.q_target = copy.deepcopy(self.q).requires_grad_(False)
+        self.q_optimizer = adam(self.q.parameters(), LEARNING_RATE)
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return Q of each critic (K, B) for observations (B, o) and actions (B, a) in SI units."""
+        q: Tensor = self.q(self.normaliser.observation(observation), self.normaliser.action(action))
+        return q
+
+    def targets(self, batch: Batch, policy: nn.Module) -> Tensor:
+        """Return r + gamma (1 - d) Q'_k(s', pi(s')), one target per critic (K, B)."""
+        with torch.no_grad():
+            next_action = policy(batch.next_observations)
+            next_value = self.q_target(batch.next_observations, next_action)  # (K, B)
+        return td_target(batch.rewards, batch.terminals, next_value, self.gamma)
+
+    def error(self, batch: Batch, policy: nn.Module) -> Tensor:
+        """Return the temporal-difference error of each critic (K, B)."""
+        q: Tensor = self.q(batch.observations, batch.actions)
+        return q - self.targets(batch, policy)
+
+    def update(self, batch: Batch, policy: nn.Module) -> Metrics:
+        """Take one training step."""
+        q = self.q(batch.observations, batch.actions)  # (K, B)
+        loss = td_loss(q, self.targets(batch, policy))
+        descend(self.q_optimizer, loss)
+        soft_update(self.q_target, self.q, TAU)
+        return {"gate_loss": loss.detach(), "gate_std": q.detach().std(0).mean()}

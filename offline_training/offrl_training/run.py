@@ -1,0 +1,191 @@
+"""The run folder: what `offrl train` writes, and what export and evaluation read."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from offrl_contract import InputError, Robot, __version__, robot_from_yaml
+from offrl_contract.errors import nearest
+from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
+
+from offrl_training import checkpoint
+from offrl_training.algorithms import ALGORITHMS
+from offrl_training.algorithms.base import Algorithm, AlgorithmConfig, Dims
+from offrl_training.config import TrainingConfig
+from offrl_training.files import write_atomically
+from offrl_training.gate_critics import GateCritics
+from offrl_training.networks import Normaliser
+from offrl_training.trainer import Trainer, build
+
+_MAY_DIFFER = ("dataset", "offrl_version", "torch_version")
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class RunConfig(BaseModel):
+    """Content of `config.yaml`: all that a run was made from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    algorithm: str
+    """Name of the algorithm."""
+    parameters: SerializeAsAny[AlgorithmConfig]
+    """Settings of the algorithm, defaults included."""
+    training: TrainingConfig
+    """Settings of the run."""
+    dataset: str
+    """File name of the dataset."""
+    dataset_digest: str
+    """Identity of its content."""
+    train_episodes: tuple[int, ...]
+    """Episodes trained on."""
+    held_out_episodes: tuple[int, ...]
+    """Episodes never trained on."""
+    offrl_version: str = __version__
+    """Version that made the run."""
+    torch_version: str = str(torch.__version__)
+    """PyTorch that made the run."""
+
+    def difference(self, other: "RunConfig") -> str:
+        """Return the first setting that another run has otherwise, or ""."""
+        mine, theirs = (_flat(config.model_dump(mode="json")) for config in (self, other))
+        for key in (*mine, *theirs):
+            if mine.get(key) != theirs.get(key) and key not in _MAY_DIFFER:
+                return f"{key} is {theirs.get(key)}, was {mine.get(key)}"
+        return ""
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run at its last checkpoint, on the CPU, ready to act."""
+
+    robot: Robot
+    algorithm_name: str
+    config: AlgorithmConfig
+    training: TrainingConfig
+    algorithm: Algorithm[Any]
+    """`act(observation (B, o)) -> action (B, a)` in SI units; `normaliser` holds the buffers."""
+    gate_critics: GateCritics
+    """`(observation (B, o), action (B, a)) -> Q (K, B)`, inputs in SI units."""
+    dataset_name: str
+    dataset_digest: str
+    train_episodes: NDArray[np.int64]
+    held_out_episodes: NDArray[np.int64]
+    """Empty where the dataset has one episode."""
+    step: int
+
+
+def create_run(run: Path, config: RunConfig, robot: Robot) -> None:
+    """Make the folder of a new run, whole. Raises InputError where it holds something already."""
+    run = run.resolve()
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise InputError(f"{run}: exists and is not empty. Use --resume to continue a run.")
+    try:
+        beside = run.with_name(f".{run.name}.tmp")
+        beside.mkdir(parents=True, exist_ok=True)
+        write_atomically(beside / "robot.yaml", robot.to_yaml().encode())
+        content = yaml.safe_dump(
+            config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100
+        )
+        write_atomically(beside / "config.yaml", content.encode())
+        os.replace(beside, run)
+    except OSError as error:
+        raise InputError(f"{run}: cannot be written: {error.strerror}") from error
+
+
+def resume_run(run: Path, config: RunConfig, trainer: Trainer) -> None:
+    """Bring a trainer to the last checkpoint of its run. Raises InputError if it is another's."""
+    made = read_config(run)
+    difference = made.difference(config)
+    if difference:
+        raise InputError(f"{run}: cannot resume with other settings: {difference}")
+    steps = checkpoint.steps_of(run)
+    if steps:
+        state = checkpoint.load(run, steps[-1])
+        with _fitting(checkpoint.path_of(run, steps[-1])):
+            trainer.restore(state)
+
+
+def read_config(run: Path) -> RunConfig:
+    """Read `config.yaml`. Raises InputError where the folder is no run."""
+    path = run / "config.yaml"
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        known = ", ".join(sorted(os.listdir(run))) if run.is_dir() else "no such folder"
+        raise InputError(f"{run}: not a run folder: no readable config.yaml ({known})") from error
+    if not isinstance(content, dict) or content.get("algorithm") not in ALGORITHMS:
+        name = content.get("algorithm") if isinstance(content, dict) else content
+        raise InputError(f"{path}: algorithm: '{name}'.{nearest(str(name), ALGORITHMS)}")
+    kind = ALGORITHMS[content["algorithm"]].config_type
+    parameters = _validate(kind, content.pop("parameters", {}), f"{path}: parameters")
+    return _validate(RunConfig, {**content, "parameters": parameters}, str(path))
+
+
+def load_run(run: Path) -> TrainedRun:
+    """Load a run at its last checkpoint. Raises InputError for a folder that is no sound run."""
+    made = read_config(run)
+    try:
+        robot = robot_from_yaml((run / "robot.yaml").read_text(), f"{run}/robot.yaml")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{run}/robot.yaml: cannot be read: {error}") from error
+    steps = checkpoint.steps_of(run)
+    if not steps:
+        raise InputError(f"{run}: no checkpoint yet; train it to its first one")
+    state = checkpoint.load(run, steps[-1])
+    dims = Dims(robot.observation_size, robot.action_size, made.training.steps)
+    normaliser = Normaliser(dims.observation, robot.limits)
+    algorithm, gate_critics = build(
+        made.algorithm, made.parameters, dims, normaliser, torch.Generator()
+    )
+    with _fitting(checkpoint.path_of(run, steps[-1])):
+        algorithm.load_state_dict(state["algorithm"])
+        gate_critics.load_state_dict(state["gate_critics"])
+    return TrainedRun(
+        robot=robot,
+        algorithm_name=made.algorithm,
+        config=made.parameters,
+        training=made.training,
+        algorithm=algorithm.eval(),
+        gate_critics=gate_critics.eval(),
+        dataset_name=made.dataset,
+        dataset_digest=made.dataset_digest,
+        train_episodes=np.array(made.train_episodes, np.int64),
+        held_out_episodes=np.array(made.held_out_episodes, np.int64),
+        step=steps[-1],
+    )
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """Turn a state that does not fit its networks into an InputError."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: does not fit config.yaml and robot.yaml: {error}") from error
+
+
+def _validate(kind: type[M], content: Any, where: str) -> M:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(f"{where}: {key}: {first['msg']}") from error
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, keys joined by dots."""
+    if not isinstance(content, dict):
+        return {prefix: content}
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return flat

@@ -1,0 +1,103 @@
+"""Transitions on the device, packed so that a batch is one gather."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from offrl_contract import InputError
+from offrl_data.dataset import Dataset
+from torch import Tensor
+
+from offrl_training.algorithms.base import Batch
+from offrl_training.config import RewardScale
+from offrl_training.networks import Normaliser
+
+# Single precision rounds a limit such as 0.3 by this share of the range at most.
+_ROUNDING = 1e-4
+
+
+def split_episodes(
+    count: int, share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split episodes into training and held out, both sorted; a single one is trained on.
+
+    At least one episode is held out where there are two or more and the share is not 0.
+    """
+    held = 0 if count < 2 or share == 0.0 else min(max(round(share * count), 1), count - 1)
+    order = np.random.default_rng(seed).permutation(count).astype(np.int64)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def reward_factor(dataset: Dataset, episodes: NDArray[np.int64], scale: RewardScale) -> float:
+    """Return what rewards are multiplied by. Raises InputError where the returns do not differ."""
+    if scale == "none":
+        return 1.0
+    returns = dataset.returns()[episodes]
+    spread = float(returns.max() - returns.min())
+    if spread == 0.0:
+        raise InputError(
+            f"--reward-scale return_range: the {len(returns)} training episodes have one return, "
+            f"{returns[0]:g}; use none"
+        )
+    return 1000.0 / spread
+
+
+def check_actions(dataset: Dataset) -> None:
+    """Raise InputError where an action lies outside the robot's limits."""
+    low, high = np.array(dataset.robot.limits, np.float32).T
+    slack = _ROUNDING * (high - low)
+    bad = np.argwhere((dataset.actions < low - slack) | (dataset.actions > high + slack))
+    if len(bad):
+        row, column = bad[0]
+        raise InputError(
+            f"dataset: actions[{row}, {column}] is {dataset.actions[row, column]:g}, outside the "
+            f"robot file's limits [{low[column]:g}, {high[column]:g}] ({len(bad)} such values)"
+        )
+
+
+@torch.no_grad()
+def pack(
+    dataset: Dataset, rows: NDArray[np.int64], normaliser: Normaliser, reward_scale: float
+) -> Tensor:
+    """Return transitions in network coordinates (n, 2 o + a + 2): s, a, r, d, s'."""
+    device = normaliser.observation_mean.device
+
+    def put(values: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(values[rows]).to(device, torch.float32)
+
+    columns = (
+        normaliser.observation(put(dataset.observations)),
+        normaliser.action(put(dataset.actions)),
+        reward_scale * put(dataset.rewards)[:, None],
+        put(dataset.terminals)[:, None],
+        normaliser.observation(put(dataset.next_observations)),
+    )
+    return torch.cat(columns, 1)
+
+
+class Sampler:
+    """Draws batches uniformly with replacement."""
+
+    def __init__(self, packed: Tensor, observations: int, generator: torch.Generator) -> None:
+        self.packed = packed
+        self.generator = generator
+        self._widths = [observations, packed.shape[1] - 2 * observations - 2, 1, 1, observations]
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def sample(self, size: int) -> Batch:
+        """Draw one batch."""
+        device = self.packed.device
+        rows = torch.randint(len(self), (size,), generator=self.generator, device=device)
+        return self.batch(rows)
+
+    def batch(self, rows: Tensor) -> Batch:
+        """Return chosen transitions."""
+        s, a, r, d, next_s = torch.split(self.packed.index_select(0, rows), self._widths, 1)
+        return Batch(s, a, r.squeeze(1), next_s, d.squeeze(1))
+
+    def spread(self, size: int) -> Batch:
+        """Return at most `size` transitions, evenly spaced over all."""
+        count = min(size, len(self))
+        rows = torch.arange(count, device=self.packed.device) * len(self) // count
+        return self.batch(rows)

@@ -1,0 +1,158 @@
+"""The step loop: sample, update, log, checkpoint; it waits for the device only to log."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from offrl_contract import InputError
+from offrl_data.dataset import Dataset
+
+from offrl_training import checkpoint
+from offrl_training.algorithms import ALGORITHMS
+from offrl_training.algorithms.base import Algorithm, AlgorithmConfig, Dims, Metrics
+from offrl_training.config import TrainingConfig
+from offrl_training.gate_critics import INTERVAL, GateCritics
+from offrl_training.logging import MetricsLog
+from offrl_training.networks import Normaliser
+from offrl_training.sampler import Sampler, check_actions, pack, reward_factor, split_episodes
+
+_HELD_OUT_ROWS = 4096
+
+
+class Trainer:
+    """One run: data, algorithm, gate critics, and the step they are at."""
+
+    def __init__(
+        self, algorithm: str, config: AlgorithmConfig, training: TrainingConfig, dataset: Dataset
+    ) -> None:
+        """Prepare step 0. Raises InputError where the dataset or the device cannot be used."""
+        if training.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("--device cuda: no CUDA device is available. Allowed here: cpu.")
+        check_actions(dataset)
+        self.training = training
+        self.step = 0
+        self.train_episodes, self.held_out_episodes = split_episodes(
+            len(dataset.lengths), training.held_out, training.seed
+        )
+        self.generator = torch.Generator(training.device).manual_seed(training.seed)
+        robot = dataset.robot
+        normaliser = Normaliser(robot.observation_size, robot.limits)
+        normaliser.fit(dataset.observations[dataset.rows_of(self.train_episodes)])
+        normaliser.to(training.device)
+        scale = reward_factor(dataset, self.train_episodes, training.reward_scale)
+
+        def sampler(episodes: NDArray[np.int64]) -> Sampler:
+            packed = pack(dataset, dataset.rows_of(episodes), normaliser, scale)
+            return Sampler(packed, robot.observation_size, self.generator)
+
+        self.sampler = sampler(self.train_episodes)
+        held_out = sampler(self.held_out_episodes)
+        self._held_out = held_out.spread(_HELD_OUT_ROWS) if len(held_out) else None
+        dims = Dims(robot.observation_size, robot.action_size, training.steps)
+        self.algorithm, self.gate_critics = build(
+            algorithm, config, dims, normaliser, self.generator
+        )
+
+    def advance(self) -> Metrics:
+        """Take one training step."""
+        batch = self.sampler.sample(self.training.batch)
+        metrics = self.algorithm.update(batch)
+        self.step += 1
+        if self.step % INTERVAL == 0:
+            metrics |= self.gate_critics.update(batch, self.algorithm.policy)
+        return metrics
+
+    @torch.no_grad()
+    def evaluate(self) -> Metrics:
+        """Return held-out errors: of actions (in half ranges) and of the gate's critics."""
+        if self._held_out is None:
+            return {}
+        policy, batch = self.algorithm.policy, self._held_out
+        action_error = (policy(batch.observations) - batch.actions).square().mean().sqrt()
+        td_error = self.gate_critics.error(batch, policy).square().mean().sqrt()
+        return {"held_out_action_error": action_error, "held_out_td_error": td_error}
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the next step depends on."""
+        return {
+            "algorithm": self.algorithm.state_dict(),
+            "gate_critics": self.gate_critics.state_dict(),
+            "optimizers": {name: opt.state_dict() for name, opt in self._optimizers().items()},
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go to the step of a checkpoint."""
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.gate_critics.load_state_dict(state["gate_critics"])
+        for name, optimizer in self._optimizers().items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.generator.set_state(state["generator"])
+        self.step = int(state["step"])
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {**self.algorithm.optimizers(), "gate_critics": self.gate_critics.q_optimizer}
+
+
+def build(
+    algorithm: str,
+    config: AlgorithmConfig,
+    dims: Dims,
+    normaliser: Normaliser,
+    generator: torch.Generator,
+) -> tuple[Algorithm[Any], GateCritics]:
+    """Create an algorithm and its gate critics."""
+    built = ALGORITHMS[algorithm](config, dims, normaliser, generator)
+    return built, GateCritics(dims, config.hidden, config.gamma, normaliser, generator)
+
+
+def fit(
+    trainer: Trainer, run: Path, on_step: Callable[[int], None], stop: Callable[[], bool]
+) -> None:
+    """Train to the last step, or until `stop()`; either way the last step has a checkpoint.
+
+    Raises InputError where training diverges; no checkpoint holds a policy that is not finite.
+    """
+    training = trainer.training
+    with MetricsLog(run, trainer.step) as log:
+        started, first = time.perf_counter(), trainer.step
+        latest: Metrics = {}
+        while trainer.step < training.steps and not stop():
+            latest |= trainer.advance()
+            step = trainer.step
+            last = step == training.steps
+            if step % training.log_every == 0 or last:
+                metrics = {k: float(v) for k, v in (latest | trainer.evaluate()).items()}
+                _check_finite(metrics, run, step)
+                rate = (step - first) / (time.perf_counter() - started)
+                log.write(step, metrics | {"steps_per_second": rate})
+            if step % training.checkpoint_every == 0 and not last:
+                _save(trainer, run, log)
+            on_step(step)
+        if trainer.step > first:
+            _save(trainer, run, log)
+
+
+def _save(trainer: Trainer, run: Path, log: MetricsLog) -> None:
+    parameters = trainer.algorithm.named_parameters()
+    sums = {name: float(value.detach().sum()) for name, value in parameters}
+    _check_finite(sums, run, trainer.step)
+    log.sync()
+    checkpoint.save(run, trainer.step, trainer.state())
+
+
+def _check_finite(metrics: dict[str, float], run: Path, step: int) -> None:
+    """Refuse to go on from a diverged step."""
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if bad:
+        saved = checkpoint.steps_of(run)
+        kept = f"the last sound checkpoint is step {saved[-1]}" if saved else "no checkpoint yet"
+        raise InputError(
+            f"{run}: training diverged at step {step}: {bad[0]} is not finite ({kept}). "
+            "Try a lower learning rate, or rewards of smaller size."
+        )

@@ -1,0 +1,100 @@
+"""What the networks are given: split, coordinates, ends of episodes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from offrl_contract import InputError
+from offrl_data.dataset import Dataset
+from offrl_training.networks import Normaliser
+from offrl_training.sampler import Sampler, check_actions, pack, reward_factor, split_episodes
+
+
+def whole(dataset: Dataset) -> Sampler:
+    normaliser = Normaliser(1, dataset.robot.limits)
+    return Sampler(pack(dataset, np.arange(len(dataset)), normaliser, 1.0), 1, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "held"),
+    [(10, 0.2, 2), (2, 0.2, 1), (2, 0.99, 1), (1, 0.2, 0), (10, 0.0, 0), (4, 0.01, 1)],
+)
+def test_split_is_by_whole_episodes(count: int, share: float, held: int) -> None:
+    train, held_out = split_episodes(count, share, seed=0)
+    assert len(held_out) == held
+    assert sorted([*train, *held_out]) == list(range(count))
+    again = split_episodes(count, share, seed=0)
+    assert np.array_equal(train, again[0])
+
+
+def test_split_depends_on_the_seed() -> None:
+    splits = {tuple(split_episodes(20, 0.2, seed)[1]) for seed in range(5)}
+    assert len(splits) > 1
+
+
+def test_timeouts_are_not_terminals_and_lead_to_the_last_observation(dataset: Dataset) -> None:
+    batch = whole(dataset).batch(torch.arange(len(dataset)))
+    ends = dataset.starts + dataset.lengths - 1
+    assert batch.terminals.sum() == dataset.terminals.sum() < len(ends)
+    assert not batch.terminals[torch.from_numpy(dataset.timeouts)].any()
+    assert np.array_equal(batch.next_observations[ends], dataset.final_observations)
+    inner = np.setdiff1d(np.arange(len(dataset)), ends)
+    assert torch.equal(batch.next_observations[inner], batch.observations[inner + 1])
+
+
+def test_batch_is_in_network_coordinates(dataset: Dataset) -> None:
+    normaliser = Normaliser(1, dataset.robot.limits)
+    normaliser.fit(dataset.observations)
+    rows = np.arange(len(dataset))
+    sampler = Sampler(pack(dataset, rows, normaliser, 2.0), 1, torch.Generator())
+    batch = sampler.batch(torch.arange(len(dataset)))
+    assert float(batch.observations.mean()) == pytest.approx(0.0, abs=1e-4)
+    assert float(batch.observations.std()) == pytest.approx(1.0, abs=1e-2)
+    assert torch.allclose(batch.actions, torch.from_numpy(dataset.actions) - 0.5, atol=1e-6)
+    assert torch.equal(batch.rewards, 2.0 * torch.from_numpy(dataset.rewards))
+
+
+def test_sampling_is_uniform_and_follows_the_generator(dataset: Dataset) -> None:
+    sampler = whole(dataset)
+    sampler.packed[:, 0] = torch.arange(len(sampler))
+    sampler.generator.manual_seed(3)
+    drawn = sampler.sample(100_000).observations.flatten().long()
+    counts = torch.bincount(drawn, minlength=len(sampler))
+    assert len(counts) == len(sampler)
+    assert int(counts.min()) > 0.6 * 100_000 / len(sampler)
+    sampler.generator.manual_seed(3)
+    assert torch.equal(sampler.sample(100_000).observations.flatten().long(), drawn)
+
+
+def test_a_constant_observation_keeps_its_unit() -> None:
+    normaliser = Normaliser(2, ((-1.0, 1.0),))
+    normaliser.fit(np.array([[5.0, 0.0], [5.0, 2.0]], np.float32))
+    assert normaliser.observation_std.tolist() == pytest.approx([1.0, 1.001])
+    assert normaliser.observation(torch.tensor([3.0, 1.0])).tolist() == [-2.0, 0.0]
+
+
+def test_actions_come_out_inside_the_limits() -> None:
+    normaliser = Normaliser(1, ((-0.3, 0.7),))
+    action = normaliser.action_to_si(torch.tensor([[-1.0], [1.0], [0.0], [1.1]]))
+    low, high = normaliser.action_low, normaliser.action_high
+    torch.testing.assert_close(action, torch.tensor([[-0.3], [0.7], [0.2], [0.7]]))
+    assert bool(((action >= low) & (action <= high)).all())
+    torch.testing.assert_close(normaliser.action(action[:3]).flatten()[:2], torch.tensor([-1, 1.0]))
+
+
+def test_reward_factor(dataset: Dataset) -> None:
+    episodes = np.arange(len(dataset.lengths))
+    returns = dataset.returns()
+    expected = 1000.0 / (returns.max() - returns.min())
+    assert reward_factor(dataset, episodes, "return_range") == pytest.approx(expected)
+    assert reward_factor(dataset, episodes, "none") == 1.0
+    with pytest.raises(InputError, match="1 training episodes have one return"):
+        reward_factor(dataset, episodes[:1], "return_range")
+
+
+def test_actions_outside_the_limits_are_refused(dataset: Dataset) -> None:
+    actions = dataset.actions.copy()
+    actions[7] = 1.6
+    with pytest.raises(InputError, match=r"actions\[7, 0\] is 1.6, outside .* \[-0.5, 1.5\]"):
+        check_actions(replace(dataset, actions=actions))

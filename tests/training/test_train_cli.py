@@ -1,0 +1,177 @@
+"""`offrl train` as a user meets it: bad input, signals, resume."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from offrl_contract import Robot, cli
+from offrl_data.dataset import DatasetWriter
+from offrl_training import checkpoint
+from offrl_training.run import load_run
+
+from .conftest import Make
+from .test_algorithms import differing
+
+SMALL = ["--hidden", "8", "8", "--batch", "16"]
+
+
+def train(*arguments: object) -> int:
+    return cli.run(["train", *map(str, arguments)])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run, expect exit code 2, and return what it said."""
+    assert train(*arguments) == cli.EXIT_BAD_INPUT
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["bc", "td3_bc", "iql", "cql"])
+def test_train_writes_a_run(name: str, path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train(name, path, "--out", out, "--steps", 10, "--seed", 3, *SMALL) == 0
+    assert {entry.name for entry in out.iterdir()} == {
+        "checkpoints",
+        "config.yaml",
+        "metrics.csv",
+        "robot.yaml",
+        "tensorboard",
+    }
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["algorithm"] == name
+    assert config["training"]["seed"] == 3
+    assert config["parameters"]["hidden"] == [8, 8]
+    assert len(config["held_out_episodes"]) == 2
+    row = (out / "metrics.csv").read_text().splitlines()
+    assert "held_out_action_error" in row[0]
+    assert row[1].startswith("10,")
+    assert list((out / "tensorboard").glob("events*"))
+
+
+def test_help_lists_each_setting_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        train("iql", "--help")
+    assert leaving.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--expectile" in text
+    assert "eq. 5" in text
+    assert "--held-out" in text
+
+
+@pytest.mark.parametrize(
+    "arguments", [["iqq"], ["iql", "--expectile", "1.5"], ["iql", "--expectil", "0.5"]]
+)
+def test_wrong_arguments_leave_with_2(arguments: list[str], path: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        train(arguments[0], path, "--out", tmp_path / "run", *arguments[1:])
+    assert leaving.value.code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_datasets_are_refused(
+    path: Path, robot: Robot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert "no such dataset" in refused(capsys, "bc", tmp_path / "none.h5", "--out", out)
+    text = tmp_path / "text.h5"
+    text.write_text("not HDF5")
+    assert "not an offrl dataset" in refused(capsys, "bc", text, "--out", out)
+    empty = tmp_path / "empty.h5"
+    with DatasetWriter(empty, robot) as writer:
+        writer.finish({})
+    assert "no transitions" in refused(capsys, "bc", empty, "--out", out)
+    broken = tmp_path / "nan.h5"
+    broken.write_bytes(path.read_bytes())
+    with h5py.File(broken, "a") as file:
+        file["rewards"][3] = np.nan
+    assert "rewards[3] is not finite" in refused(capsys, "bc", broken, "--out", out)
+    assert not out.exists()
+
+
+def test_another_robot_file_is_refused(
+    path: Path, robot: Robot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(robot.to_yaml().replace("rate: 5.0", "rate: 10.0"))
+    said = refused(capsys, "bc", path, "--out", tmp_path / "run", "--robot", other)
+    assert "another robot file" in said
+    assert "rate: 10.0" in said
+    assert not (tmp_path / "run").exists()
+    same = tmp_path / "same.yaml"
+    same.write_text("# a comment changes nothing\n" + robot.to_yaml())
+    out = tmp_path / "run"
+    assert train("bc", path, "--out", out, "--robot", same, "--steps", 2, *SMALL) == 0
+
+
+def test_a_full_folder_is_refused_without_resume(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("keep me")
+    assert "not empty" in refused(capsys, "bc", path, "--out", tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+    assert "not empty" in refused(capsys, "bc", path, "--out", tmp_path / "thesis.tex")
+
+
+def test_resume_refuses_other_settings_and_other_data(
+    path: Path, make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    base = ["--out", out, "--steps", 4, "--resume", *SMALL]
+    assert train("iql", path, *base) == 0  # nothing to resume yet: a new run
+    said = refused(capsys, "iql", path, *base, "--expectile", "0.9")
+    assert "parameters.expectile is 0.9, was 0.7" in said
+    said = refused(capsys, "iql", path, *base, "--seed", "1")
+    assert "training.seed is 1, was 0" in said
+    assert "algorithm is bc, was iql" in refused(capsys, "bc", path, *base)
+    assert "dataset_digest is" in refused(capsys, "iql", make(seed=5), *base)
+    assert checkpoint.steps_of(out) == [4]
+
+
+def test_one_episode_is_trained_on_and_said(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train("bc", make(episodes=1), "--out", out, "--steps", 2, *SMALL) == 0
+    assert "none held out, because the dataset has only one" in capsys.readouterr().out
+    assert len(load_run(out).held_out_episodes) == 0
+    assert "held_out" not in (out / "metrics.csv").read_text()
+
+
+def stop_at_checkpoint(arguments: list[str], out: Path, number: signal.Signals) -> int:
+    """Start a training process, signal it at its next checkpoint, return its exit code."""
+    before = len(checkpoint.steps_of(out)) and checkpoint.steps_of(out)[-1]
+    code = "from offrl_contract.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "train", *arguments], stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60.0
+    while not (steps := checkpoint.steps_of(out)) or steps[-1] == before:
+        assert process.poll() is None, "it ended before its next checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(number)
+    return process.wait(timeout=60.0)
+
+
+def test_a_run_that_was_stopped_terminated_and_killed_ends_the_same(
+    path: Path, tmp_path: Path
+) -> None:
+    steps, every = 1000, 50
+    common = ["iql", str(path), "--steps", str(steps), "--checkpoint-every", str(every), *SMALL]
+    assert train(*common, "--out", tmp_path / "straight") == 0
+    out = tmp_path / "stopped"
+    again = [*common, "--out", str(out), "--resume"]
+    assert stop_at_checkpoint(again, out, signal.SIGINT) == cli.EXIT_INTERRUPTED
+    assert stop_at_checkpoint(again, out, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert stop_at_checkpoint(again, out, signal.SIGKILL) == -signal.SIGKILL
+    assert checkpoint.steps_of(out)[-1] < steps
+    assert train(*again) == 0
+    straight, stopped = load_run(tmp_path / "straight"), load_run(out)
+    assert stopped.step == steps
+    assert differing(straight.algorithm.state_dict(), stopped.algorithm.state_dict()) == []
+    assert differing(straight.gate_critics.state_dict(), stopped.gate_critics.state_dict()) == []

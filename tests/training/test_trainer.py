@@ -1,0 +1,176 @@
+"""Runs: resume to the last bit, logs, and what a later program reads."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from offrl_contract import InputError
+from offrl_data.dataset import Dataset
+from offrl_training import checkpoint
+from offrl_training.algorithms import ALGORITHMS
+from offrl_training.config import TrainingConfig
+from offrl_training.logging import MetricsLog
+from offrl_training.run import RunConfig, create_run, load_run, resume_run
+from offrl_training.trainer import Trainer, fit
+
+from .test_algorithms import differing
+
+STEPS = 200
+
+
+def trainer(name: str, dataset: Dataset, **settings: object) -> Trainer:
+    training = TrainingConfig.model_validate(
+        {"steps": STEPS, "batch": 32, "log_every": 20, "checkpoint_every": 100, **settings}
+    )
+    kind = ALGORITHMS[name].config_type
+    return Trainer(name, kind(hidden=(16, 16)), training, dataset)
+
+
+def config(made: Trainer, name: str, dataset: Dataset) -> RunConfig:
+    return RunConfig(
+        algorithm=name,
+        parameters=made.algorithm.config,
+        training=made.training,
+        dataset="point.h5",
+        dataset_digest=dataset.digest,
+        train_episodes=tuple(made.train_episodes.tolist()),
+        held_out_episodes=tuple(made.held_out_episodes.tolist()),
+    )
+
+
+def run(made: Trainer, folder: Path, until: int = STEPS) -> None:
+    fit(made, folder, lambda _: None, lambda: made.step >= until)
+
+
+def columns(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k != "steps_per_second"} for row in rows]
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_resume_is_exact(name: str, dataset: Dataset, tmp_path: Path) -> None:
+    folders = [tmp_path / "straight", tmp_path / "resumed"]
+    straight = trainer(name, dataset)
+    for folder in folders:
+        create_run(folder, config(straight, name, dataset), dataset.robot)
+    run(straight, folders[0])
+
+    killed = trainer(name, dataset)
+    run(killed, folders[1], until=130)
+    checkpoint.path_of(folders[1], 130).unlink()  # as if killed after the one at 100
+    resumed = trainer(name, dataset)
+    resume_run(folders[1], config(resumed, name, dataset), resumed)
+    assert resumed.step == 100
+    run(resumed, folders[1])
+
+    for part in ("algorithm", "gate_critics"):
+        assert differing(straight.state()[part], resumed.state()[part]) == []
+    for key, optimizer in straight.state()["optimizers"].items():
+        for parameter, state in optimizer["state"].items():
+            assert differing(state, resumed.state()["optimizers"][key]["state"][parameter]) == []
+    assert torch.equal(straight.generator.get_state(), resumed.generator.get_state())
+    assert columns(folders[0]) == columns(folders[1])
+    assert [int(row["step"]) for row in columns(folders[1])] == list(range(20, 201, 20))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_load_run_acts_as_the_trained_policy(name: str, dataset: Dataset, tmp_path: Path) -> None:
+    made = trainer(name, dataset, steps=20)
+    create_run(tmp_path / "run", config(made, name, dataset), dataset.robot)
+    run(made, tmp_path / "run")
+    loaded = load_run(tmp_path / "run")
+    observation = torch.from_numpy(dataset.observations)
+    action = made.algorithm.act(observation)
+    assert torch.equal(loaded.algorithm.act(observation), action)
+    assert torch.equal(
+        loaded.gate_critics(observation, action), made.gate_critics(observation, action)
+    )
+    assert float(loaded.algorithm.normaliser.observation_mean) == pytest.approx(10.0, abs=0.5)
+    assert loaded.step == 20
+    assert loaded.algorithm_name == name
+    assert loaded.dataset_digest == dataset.digest
+    assert loaded.robot.digest() == dataset.robot.digest()
+    assert np.array_equal(loaded.held_out_episodes, made.held_out_episodes)
+    assert len(loaded.train_episodes) == 8
+    assert not loaded.algorithm.training
+
+
+def test_held_out_episodes_leave_no_trace(dataset: Dataset) -> None:
+    """Other numbers in the held-out episodes change nothing that training sees."""
+    first = trainer("bc", dataset)
+    observations = dataset.observations.copy()
+    observations[dataset.rows_of(first.held_out_episodes)] = 1e6
+    second = trainer("bc", replace(dataset, observations=observations))
+    assert torch.equal(first.sampler.packed, second.sampler.packed)
+    mean = first.algorithm.normaliser.observation_mean
+    assert torch.equal(mean, second.algorithm.normaliser.observation_mean)
+
+
+def test_the_last_three_checkpoints_are_kept(dataset: Dataset, tmp_path: Path) -> None:
+    made = trainer("bc", dataset, steps=60, checkpoint_every=10)
+    create_run(tmp_path / "run", config(made, "bc", dataset), dataset.robot)
+    run(made, tmp_path / "run")
+    assert checkpoint.steps_of(tmp_path / "run") == [40, 50, 60]
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+def test_a_diverged_run_stops_and_keeps_its_last_sound_checkpoint(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    made = trainer("iql", dataset, checkpoint_every=10, log_every=10)
+    create_run(tmp_path / "run", config(made, "iql", dataset), dataset.robot)
+    run(made, tmp_path / "run", until=15)
+    made.sampler.packed[:, 2] = torch.inf
+    with pytest.raises(InputError, match=r"diverged at step 20: .* checkpoint is step 15"):
+        run(made, tmp_path / "run")
+    assert checkpoint.steps_of(tmp_path / "run") == [10, 15]
+
+
+def test_rows_after_the_checkpoint_and_half_rows_are_cut(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path, 0) as log:
+        for step in (10, 20, 30):
+            log.write(step, {"loss": step / 3})
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("1")  # of a row "100,..." that a kill cut off
+    with MetricsLog(tmp_path, 20) as log:
+        log.write(30, {"loss": 0.5})
+    text = (tmp_path / "metrics.csv").read_text().split()
+    assert text == ["step,loss", "10,3.33333333", "20,6.66666667", "30,0.5"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "foreign"])
+def test_a_damaged_checkpoint_is_named(damage: str, dataset: Dataset, tmp_path: Path) -> None:
+    made = trainer("bc", dataset, steps=2)
+    create_run(tmp_path / "run", config(made, "bc", dataset), dataset.robot)
+    run(made, tmp_path / "run")
+    path = checkpoint.path_of(tmp_path / "run", 2)
+    content = path.read_bytes()
+    if damage == "foreign":  # a pickle that would run code: refused by weights_only
+        torch.save({"format": checkpoint.FORMAT, "path": Path("x")}, path)
+    else:
+        path.write_bytes({"empty": b"", "cut": content[:-100], "garbage": b"x" * 999}[damage])
+    with pytest.raises(InputError, match=r"step_2.pt: damaged checkpoint"):
+        load_run(tmp_path / "run")
+
+
+def test_load_run_refuses_what_is_no_run(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        load_run(tmp_path / "missing")
+    with pytest.raises(InputError, match="not a run folder"):
+        load_run(tmp_path)
+    made = trainer("bc", dataset)
+    create_run(tmp_path / "run", config(made, "bc", dataset), dataset.robot)
+    with pytest.raises(InputError, match="no checkpoint yet"):
+        load_run(tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("algorithm: bc", "algorithm: iqll"))
+    with pytest.raises(InputError, match=r"algorithm: 'iqll'. Did you mean 'iql'"):
+        load_run(tmp_path / "run")
+    path.write_text(text.replace("gamma: 0.99", "gamma: 1.99"))
+    with pytest.raises(InputError, match="parameters: gamma: Input should be less than 1"):
+        load_run(tmp_path / "run")
