@@ -19,6 +19,11 @@ Kind = Literal["careful", "hasty", "slow", "naive"]
 
 SHARES: dict[Kind, float] = {"careful": 0.35, "hasty": 0.25, "slow": 0.15, "naive": 0.25}
 """How often each kind of driver is at the wheel."""
+_REPULSION = 4.0
+_AROUND = 0.6
+_MARGIN = 0.12  # [m]
+_BRAKING = 0.8  # [m]
+_SMALLEST_GAP = 0.03  # [m]
 
 
 @dataclass(frozen=True)
@@ -29,14 +34,12 @@ class Skill:
     """`naive` drives straight at the goal; the others go round what they see."""
     speed: float
     """Cruising speed [m/s]."""
-    look_ahead: float
-    """How far obstacles are heeded [m]."""
-    margin: float
-    """Space kept beside the robot's body [m]."""
+    reach: float
+    """Distance from the robot's centre at which obstacles begin to repel [m]."""
     gain: float
     """Turning rate per heading error [1/s]."""
     side: float
-    """Liking for passing on the left (> 0) or right (< 0)."""
+    """1 to pass obstacles on the left, -1 on the right."""
     noise: tuple[float, float]
     """Standard deviation of the Ornstein-Uhlenbeck noise on the command [m/s], [rad/s]."""
 
@@ -51,22 +54,20 @@ def draw_skill(rng: np.random.Generator) -> Skill:
         "slow": (0.25, 0.45),
         "naive": (0.3, 0.7),
     }
-    look_aheads = {"careful": (1.4, 2.0), "hasty": (0.5, 0.9)}
-    margins = {"careful": (0.08, 0.15), "hasty": (0.0, 0.08)}
+    reaches = {"careful": 1.3, "hasty": 0.9, "slow": 1.2, "naive": 0.0}
     noise = rng.uniform(0.5, 1.5)
     return Skill(
         kind=kind,
         speed=rng.uniform(*speeds[kind]),
-        look_ahead=rng.uniform(*look_aheads.get(kind, (0.8, 1.5))),
-        margin=rng.uniform(*margins.get(kind, (0.05, 0.12))),
+        reach=reaches[kind],
         gain=rng.uniform(1.5, 3.0),
-        side=rng.choice([-1.0, 1.0]) * rng.uniform(0.05, 0.2),
+        side=float(rng.choice([-1.0, 1.0])),
         noise=(0.06 * noise, 0.3 * noise),
     )
 
 
 class Behaviour:
-    """Drives by gap following, or straight at the goal, with noise on the command."""
+    """Drives by a potential field, or straight at the goal, with noise on the command."""
 
     def __init__(self, robot: Robot, correlation_time: float = 0.5) -> None:
         """Find the terms in the robot's observation; `correlation_time` is of the noise [s]."""
@@ -77,7 +78,7 @@ class Behaviour:
             start += robot.width(term)
         bins = robot.width(next(t for t in robot.observation if t.name == "scan"))
         self._angles = BEAM_ANGLES.reshape(bins, -1).mean(axis=1)
-        self._bearing = np.subtract.outer(self._angles, self._angles)  # from heading to bin
+        self._directions = np.stack([np.cos(self._angles), np.sin(self._angles)], axis=1)
         self._keep = float(np.exp(-1.0 / (robot.rate * correlation_time)))
         self.begin(np.random.default_rng(0))
 
@@ -91,35 +92,30 @@ class Behaviour:
         """Return the command (2,) [m/s], [rad/s] for an observation (o,)."""
         scan = observation[self._slices["scan"]].astype(np.float64)
         goal = observation[self._slices["goal"]].astype(np.float64)
-        heading, room = (
-            self._straight(goal) if self.skill.kind == "naive" else self._gap(scan, goal)
-        )
-        speed = self.skill.speed * max(np.cos(heading), 0.0) * np.clip(room, 0.25, 1.0)
+        force, room = goal / max(float(np.hypot(*goal)), 1e-6), 1.0
+        if self.skill.kind != "naive":
+            force = force + self._repulsion(scan, goal)
+            room = self._room_ahead(scan)
+        heading = float(np.arctan2(force[1], force[0]))
+        speed = self.skill.speed * max(np.cos(heading), 0.0) * room
         spread = np.array(self.skill.noise) * np.sqrt(1.0 - self._keep**2)
         self._noise = self._keep * self._noise + spread * self._rng.normal(size=2)
-        turning = self.skill.gain * heading
-        return (np.array([speed, turning]) + self._noise).astype(np.float32)
+        return (np.array([speed, self.skill.gain * heading]) + self._noise).astype(np.float32)
 
-    def _straight(self, goal: Floats) -> tuple[float, float]:
-        return float(np.arctan2(goal[1], goal[0])), 1.0
+    def _repulsion(self, scan: Floats, goal: Floats) -> Floats:
+        """Return the push (2,) away from what is near and ahead, and round it on the liked side."""
+        gap = np.maximum(scan - ROBOT_RADIUS, _SMALLEST_GAP)
+        strength = np.clip(1.0 / gap - 1.0 / (self.skill.reach - ROBOT_RADIUS), 0.0, 6.0)
+        strength *= (1.0 + np.cos(self._angles)) / 2.0
+        strength *= scan < np.hypot(*goal) + ROBOT_RADIUS  # what lies behind the goal is no matter
+        away = -_REPULSION * (strength @ self._directions) / len(scan)
+        around = self.skill.side * np.array([-away[1], away[0]])
+        total: Floats = away + _AROUND * around
+        return total
 
-    def _gap(self, scan: Floats, goal: Floats) -> tuple[float, float]:
-        """Return the heading [rad] with the best of free way and progress, and the room there.
-
-        Room is the free way as a share of the look-ahead; the careful count the way straight ahead
-        too, and so slow down before they turn.
-        """
-        far = min(self.skill.look_ahead, float(np.hypot(*goal)))
-        beside = np.abs(scan * np.sin(self._bearing))  # (headings, bins)
-        ahead = scan * np.cos(self._bearing)
-        blocks = (beside < ROBOT_RADIUS + self.skill.margin) & (ahead > 0.0)
-        free = np.where(blocks, ahead, np.inf).min(axis=1) - ROBOT_RADIUS
-        free = np.clip(free, 0.0, far) / far
-        off_goal = self._angles - np.arctan2(goal[1], goal[0])
-        sideways = self.skill.side * np.sin(self._angles)
-        value = 2.0 * free + np.cos(off_goal) + sideways + 0.6 * np.cos(self._angles)
-        best = int(value.argmax())
-        room = free[best]
-        if self.skill.kind == "careful":
-            room = min(room, free[np.abs(self._angles).argmin()])
-        return float(self._angles[best]), float(room)
+    def _room_ahead(self, scan: Floats) -> float:
+        """Return the free way straight ahead as a share of the braking distance."""
+        beside = np.abs(scan * np.sin(self._angles))
+        in_the_way = (beside < ROBOT_RADIUS + _MARGIN) & (np.cos(self._angles) > 0.0)
+        free = scan[in_the_way].min(initial=np.inf) - ROBOT_RADIUS
+        return float(np.clip(free / _BRAKING, 0.15, 1.0))

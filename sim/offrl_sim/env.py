@@ -31,8 +31,9 @@ class DiffDriveNav(gymnasium.Env[Vector, Vector]):
     """A differential-drive robot with lidar drives to a goal among obstacles.
 
     Observation (o,) and action (a,) are those of the robot file, in SI units. `info` holds
-    `pose` (x, y, yaw), `success`, `collided`, and at a reset the `world`. `reset` takes the options
-    `start` (time at which the episode begins [ns]) and `disturbance` (`Disturbance`).
+    `pose` (x, y, yaw), `command` (a,) in force after limits, `success`, `collided`, and at a reset
+    the `world`. `reset` takes the options `start` (time at which the episode begins [ns]) and
+    `disturbance` (`Disturbance`).
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (gymnasium's own signature)
@@ -64,8 +65,10 @@ class DiffDriveNav(gymnasium.Env[Vector, Vector]):
         self._beat = self.simulation.start
         self._last = np.array(self.robot.safe_action)
         self._hear(self.simulation.advance(self._beat))
+        # a robot that observes its last command has to have one; else the first is the driver's
+        observed = any(term.source == "action" for term in self.robot.observation)
         for tick in range(SETTLE_TICKS):
-            self._run_one_period(announce=tick == SETTLE_TICKS - 1)
+            self._run_one_period(announce=observed and tick == SETTLE_TICKS - 1)
         self._first_beat = self._beat
         seen = self._scorer.begin(self._beat)
         return _vector(seen), {**self._info(success=False), "world": self.simulation.world}
@@ -123,6 +126,7 @@ class DiffDriveNav(gymnasium.Env[Vector, Vector]):
         body = self.simulation.body
         return {
             "pose": np.array([body.x, body.y, body.yaw]),
+            "command": self._last.astype(np.float32),
             "success": success,
             "collided": self.simulation.collided,
         }

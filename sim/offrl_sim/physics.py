@@ -57,8 +57,8 @@ def _import_pybullet() -> Any:
         import pybullet
     except ModuleNotFoundError as error:
         raise InputError(
-            "the simulator needs PyBullet, which has wheels up to Python 3.11. "
-            "With Python 3.11: pip install 'offrl[sim]'"
+            "the simulator needs PyBullet: pip install 'offrl[sim]' (a wheel on Python 3.11; "
+            "built from source on 3.12, which needs g++ and about 10 minutes)"
         ) from error
     return pybullet
 

@@ -15,7 +15,7 @@ ROBOT_RADIUS = 0.22
 """Radius of the robot's round body [m]."""
 START_CLEARANCE = 0.55
 """Free space between the robot's centre, or the goal, and the nearest surface [m]."""
-PASSAGE = 0.25
+PASSAGE = 0.5
 """Least gap between two obstacles beyond the robot's width [m]."""
 SHORTEST = 4.0
 """Least distance from start to goal [m]."""
@@ -36,7 +36,7 @@ class World:
     """x, y [m]."""
 
 
-def generate_world(rng: np.random.Generator, fewest: int = 8, most: int = 13) -> World:
+def generate_world(rng: np.random.Generator, fewest: int = 4, most: int = 6) -> World:
     """Draw a world with `fewest` to `most` obstacles whose start and goal are clear.
 
     The start faces within a right angle of the goal. Gaps between obstacles are wide enough for

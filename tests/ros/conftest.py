@@ -55,6 +55,7 @@ class Probe(Node):
             lambda m: self.uncertainties.append(list(m.data)),
         )
         self._sensors: dict[str, Any] = {}
+        self._callers: dict[str, Any] = {}
 
     def _listen(self, kind: Any, topic: str, callback: Callable[[Any], object]) -> None:
         self.create_subscription(kind, topic, callback, 100)
@@ -101,14 +102,16 @@ class Probe(Node):
 
     def call(self, kind: Any, name: str, **fields: Any) -> Any:
         """Call a service and return its answer."""
-        client = self.create_client(kind, name)
-        assert client.wait_for_service(timeout_sec=START_SECONDS), name
-        future = client.call_async(kind.Request(**fields))
+        if name not in self._callers:
+            self._callers[name] = self.create_client(kind, name)
+            assert self._callers[name].wait_for_service(timeout_sec=START_SECONDS), name
+            # rmw_fastrtps drops an answer to a client that the server has not discovered yet
+            self.spin(0.5)
+        future = self._callers[name].call_async(kind.Request(**fields))
         end = time.monotonic() + START_SECONDS
         while not future.done():
             assert time.monotonic() < end, f"{name} does not answer"
             self.executor_.spin_once(timeout_sec=0.05)
-        self.destroy_client(client)
         return future.result()
 
 

@@ -199,17 +199,19 @@ def _read(file: h5py.File, path: Path) -> Dataset:
     if attributes.get("format") != FORMAT:
         raise InputError(f"{path}: format '{attributes.get('format')}', expected '{FORMAT}'")
     columns = {name: file[name][()] for name in _COLUMNS}
+    starts, lengths = file["episodes/start"][()], file["episodes/length"][()]
+    final_observations = file["episodes/final_observation"][()]
     content = sha256()
-    for values in columns.values():
+    for values in (*columns.values(), starts, lengths, final_observations):
         content.update(np.ascontiguousarray(values).tobytes())
     known = ("format", "robot", "robot_digest", "offrl_version")
     return Dataset(
         robot=robot_from_yaml(attributes["robot"], f"{path.name}: metadata/robot"),
         **columns,
-        starts=file["episodes/start"][()],
-        lengths=file["episodes/length"][()],
+        starts=starts,
+        lengths=lengths,
         sources=tuple(source.decode() for source in file["episodes/source"][()]),
-        final_observations=file["episodes/final_observation"][()],
+        final_observations=final_observations,
         metadata={name: json.loads(v) for name, v in attributes.items() if name not in known},
         digest=content.hexdigest()[:16],
     )
@@ -235,5 +237,6 @@ def _check(dataset: Dataset, path: Path) -> None:
         if len(bad):
             row = ", ".join(map(str, bad[0]))
             raise InputError(f"{path}: {name}[{row}] is not finite ({len(bad)} such values)")
-    if int(dataset.lengths.sum()) != rows:
-        raise InputError(f"{path}: episodes hold {dataset.lengths.sum()} rows of {rows}")
+    begins = np.concatenate([[0], np.cumsum(dataset.lengths)])
+    if begins[-1] != rows or not np.array_equal(begins[:-1], dataset.starts):
+        raise InputError(f"{path}: episodes/start and length do not partition its {rows} rows")
