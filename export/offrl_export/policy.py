@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from offrl_contract import InputError, __version__
-from offrl_contract.robot import require_same
+from offrl_contract.robot_file import require_same
 from offrl_data.dataset import Dataset
 from offrl_policy.policy_file import FORMAT, GOLDEN_TOLERANCE, Policy, seal
 from offrl_training.run import TrainedRun

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, Union
 import torch
 import tyro
 from offrl_contract import load_robot
-from offrl_contract.robot import require_same
+from offrl_contract.robot_file import require_same
 from offrl_data.dataset import Dataset, load_dataset
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -5,7 +5,7 @@ holds both maps as buffers, so that they travel with every checkpoint and into t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 _STD_EPS = 1e-3
+_FLOOR = 0.1
 _CONSTANT = 1e-6
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -46,14 +47,18 @@ class Normaliser(nn.Module):
         self.register_buffer("action_low", torch.tensor([low for low, _ in limits]))
         self.register_buffer("action_high", torch.tensor([high for _, high in limits]))
 
-    def fit(self, observations: NDArray[np.float32]) -> None:
+    def fit(self, observations: NDArray[np.float32], arrays: Iterable[slice] = ()) -> None:
         """Take mean and deviation from observations (N, o); eps 1e-3 as in TD3+BC's code.
 
         An entry that never moves keeps its unit: divided by eps alone, the first change on the
-        robot would reach the network a thousand times too large.
+        robot would reach the network a thousand times too large. For the same reason an entry of an
+        array (one lidar beam of many) is divided by a tenth of the array's deviation at least.
         """
         mean = observations.mean(0, dtype=np.float64)
         std = observations.std(0, dtype=np.float64)
+        for entries in arrays:
+            floor = _FLOOR * np.sqrt(np.square(std[entries]).mean())
+            std[entries] = np.maximum(std[entries], floor)
         self.observation_mean.copy_(torch.from_numpy(mean))
         self.observation_std.copy_(torch.from_numpy(np.where(std < _CONSTANT, 1.0, std + _STD_EPS)))
 

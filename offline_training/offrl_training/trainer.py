@@ -42,7 +42,9 @@ class Trainer:
         self.generator = torch.Generator(training.device).manual_seed(training.seed)
         robot = dataset.robot
         normaliser = Normaliser(robot.observation_size, robot.limits)
-        normaliser.fit(dataset.observations[dataset.rows_of(self.train_episodes)])
+        places = robot.observation_slices
+        arrays = [places[term.name] for term in robot.observation if len(term.field) == 1]
+        normaliser.fit(dataset.observations[dataset.rows_of(self.train_episodes)], arrays)
         normaliser.to(training.device)
         scale = reward_factor(dataset, self.train_episodes, training.reward_scale)
 

@@ -71,13 +71,9 @@ class Behaviour:
 
     def __init__(self, robot: Robot, correlation_time: float = 0.5) -> None:
         """Find the terms in the robot's observation; `correlation_time` is of the noise [s]."""
-        start = 0
-        self._slices: dict[str, slice] = {}
-        for term in robot.observation:
-            self._slices[term.name] = slice(start, start + robot.width(term))
-            start += robot.width(term)
-        bins = robot.width(next(t for t in robot.observation if t.name == "scan"))
-        self._angles = BEAM_ANGLES.reshape(bins, -1).mean(axis=1)
+        self._slices = robot.observation_slices
+        scan = self._slices["scan"]
+        self._angles = BEAM_ANGLES.reshape(scan.stop - scan.start, -1).mean(axis=1)
         self._directions = np.stack([np.cos(self._angles), np.sin(self._angles)], axis=1)
         self._keep = float(np.exp(-1.0 / (robot.rate * correlation_time)))
         self.begin(np.random.default_rng(0))

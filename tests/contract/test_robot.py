@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from offrl_contract import InputError, Robot, load_robot, robot_from_yaml
-from offrl_contract.robot import require_same
+from offrl_contract.robot_file import require_same
 
 SHIPPED = sorted(
     entry.name.removesuffix(".yaml")

@@ -74,6 +74,15 @@ def test_a_constant_observation_keeps_its_unit() -> None:
     assert normaliser.observation(torch.tensor([3.0, 1.0])).tolist() == [-2.0, 0.0]
 
 
+def test_an_array_entry_that_hardly_moves_shares_the_array_s_scale() -> None:
+    normaliser = Normaliser(3, ((-1.0, 1.0),))
+    observations = np.array([[4.9, 0.0, 0.0], [5.0, 4.0, 0.02]], np.float32)
+    normaliser.fit(observations, [slice(0, 2)])
+    floor = 0.1 * np.sqrt((0.05**2 + 2.0**2) / 2)
+    expected = np.array([floor, 2.0, 0.01]) + 1e-3
+    np.testing.assert_allclose(normaliser.observation_std, expected, rtol=1e-5)
+
+
 def test_actions_come_out_inside_the_limits() -> None:
     normaliser = Normaliser(1, ((-0.3, 0.7),))
     action = normaliser.action_to_si(torch.tensor([[-1.0], [1.0], [0.0], [1.1]]))

@@ -1,7 +1,8 @@
 """The contract between bag, simulator and robot: robot file, decoding, sampling, expressions."""
 
 from offrl_contract.errors import InputError
-from offrl_contract.robot import Robot, load_robot, robot_from_yaml
+from offrl_contract.robot import Robot
+from offrl_contract.robot_file import load_robot, robot_from_yaml
 
 __version__ = "0.1.0"
 

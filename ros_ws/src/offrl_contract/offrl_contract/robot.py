@@ -1,13 +1,11 @@
 """The robot file: one YAML that is the whole interface between bag, simulator and robot."""
 
-import difflib
 import hashlib
 import json
 import keyword
 from collections.abc import Iterator
 from functools import cached_property
-from importlib.resources import files
-from pathlib import Path
+from itertools import accumulate
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -18,11 +16,10 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
-from offrl_contract.errors import InputError, nearest
+from offrl_contract.errors import InputError
 from offrl_contract.expression import FUNCTIONS, Expression, parse
 
 Clock = Literal["receive", "header"]
@@ -266,6 +263,15 @@ class Robot(Spec):
         parts = self.action_size if term.source == "action" else term.parts
         return parts * term.history
 
+    @property
+    def observation_slices(self) -> dict[str, slice]:
+        """Where each term lies in the observation vector, by name."""
+        ends = accumulate(self.width(term) for term in self.observation)
+        return {
+            term.name: slice(end - self.width(term), end)
+            for term, end in zip(self.observation, ends, strict=True)
+        }
+
     def clock_of(self, term: Term) -> Clock:
         """Return the time base of a term."""
         return term.clock or self.clock
@@ -300,62 +306,6 @@ class Robot(Spec):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def robot_from_yaml(text: str, source: str) -> Robot:
-    """Build a robot from YAML text; `source` names it in errors. Raises InputError."""
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{source}: a robot file is a mapping with robot, rate, observation, ...")
-    try:
-        return Robot.model_validate(content)
-    except ValidationError as error:
-        found = error.errors()
-        inner = {entry["loc"][:depth] for entry in found for depth in range(len(entry["loc"]))}
-        lines = [f"{source}: {_explain(e)}" for e in found if not e["loc"] or e["loc"] not in inner]
-        raise InputError("\n".join(dict.fromkeys(lines))) from error
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from error
-
-
-def load_robot(file: str | Path) -> Robot:
-    """Load a robot file, or a shipped one by its name. Raises InputError."""
-    path = Path(file)
-    if path.is_file():
-        try:
-            return robot_from_yaml(path.read_text(), path.name)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read: {error}") from error
-    shipped = {
-        entry.name.removesuffix(".yaml"): entry
-        for entry in files("offrl_contract").joinpath("robots").iterdir()
-        if entry.name.endswith(".yaml")
-    }
-    if str(file) in shipped:
-        return robot_from_yaml(shipped[str(file)].read_text(), f"{file}.yaml")
-    raise InputError(
-        f"{file}: no such robot file, and no shipped robot of this name. Shipped: "
-        f"{', '.join(sorted(shipped))}."
-    )
-
-
-def require_same(expected: Robot, given: Robot, expected_name: str, given_name: str) -> None:
-    """Raise InputError with the first differing line unless both robots have one digest."""
-    if expected.digest() == given.digest():
-        return
-    mine, theirs = expected.to_yaml().splitlines(), given.to_yaml().splitlines()
-    blocks = difflib.SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes()
-    _, i, i_end, j, j_end = next(block for block in blocks if block[0] != "equal")
-    lines = [f"- {line}" for line in mine[i:i_end][:1]]
-    lines += [f"+ {line}" for line in theirs[j:j_end][:1]]
-    raise InputError(
-        f"{given_name} was made with another robot file than {expected_name} "
-        f"({given.digest()} against {expected.digest()}). First difference "
-        f"(- {expected_name}, + {given_name}):\n  " + "\n  ".join(lines)
-    )
-
-
 def _check_name(name: str) -> None:
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("next_"):
         raise ValueError(f"name: '{name}' must be an identifier that does not begin with next_")
@@ -375,30 +325,3 @@ def _require(term: Term, *keys: str) -> None:
         raise ValueError(f"topic: '{term.topic}' must begin with a slash")
     if term.type.count("/") != 2:
         raise ValueError(f"type: '{term.type}' must be package/msg/Name")
-
-
-def _explain(entry: Any) -> str:
-    """Turn one pydantic error into `observation[0].feild: unknown key. Did you mean 'field'?`."""
-    location = entry["loc"]
-    where = ""
-    for part in location:
-        where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
-    if entry["type"] == "extra_forbidden":
-        return f"{where}: unknown key.{nearest(str(location[-1]), _keys_at(location[:-1]))}"
-    if entry["type"] == "missing":
-        return f"{where}: missing."
-    if entry["type"] == "value_error":
-        return f"{where}: {entry['ctx']['error']}".removeprefix(": ")
-    return f"{where}: {entry['msg']}, got {entry['input']!r}."
-
-
-def _keys_at(location: tuple[int | str, ...]) -> set[str]:
-    """Return the keys allowed at a location of the robot file."""
-    groups: dict[str, type[Spec]] = {
-        "observation": ObservationTerm,
-        "action": ActionTerm,
-        "signals": Signal,
-        "episode": Episode,
-    }
-    model = groups[str(location[0])] if location else Robot
-    return set(model.model_fields)
