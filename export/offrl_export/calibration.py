@@ -2,13 +2,15 @@
 
 Of n held-out episodes the ceil((n + 1)(1 - alpha))-th smallest maximum is a threshold that a new
 exchangeable episode exceeds with probability at most alpha. Several detectors (each score, and the
-CUSUM of each) share one alpha: every detector's maximum is divided by its own (1 - alpha) quantile
-on reference episodes, and the quantile is taken of the largest ratio. The guarantee is then joint,
-without the loss of splitting alpha in advance.
+CUSUM of each) share one alpha: the maxima of each are put on one scale (logarithm, then mean 0 and
+deviation 1 on reference episodes), and the quantile is taken of the greatest over the detectors. The
+guarantee is then joint, without the loss of splitting alpha in advance; the logarithm keeps the
+heavy tail of one detector from raising the thresholds of all.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -28,7 +30,37 @@ ASSUMPTION = (
     "same kind of task. It is an average over episodes, not a promise for each."
 )
 _TINY = 1e-9
+_LEAST_SPREAD = 0.05
 _UNLIMITED = 1e18
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Puts the maxima of different detectors (n, d) on one scale."""
+
+    unit: Array
+    """(d,) mean of the maxima."""
+    mean: Array
+    """(d,) of log(1 + maximum / unit)."""
+    std: Array
+    """(d,) of log(1 + maximum / unit)."""
+
+    @classmethod
+    def fit(cls, maxima: Array) -> "Scale":
+        """Take the scale from the maxima of reference episodes (n, d)."""
+        unit = np.maximum(maxima.mean(0), _TINY)
+        logs = np.log1p(maxima / unit)
+        return cls(unit, logs.mean(0), np.maximum(logs.std(0), _LEAST_SPREAD))
+
+    def height(self, maxima: Array) -> Array:
+        """Return maxima (n, d) as deviations from what is usual."""
+        height: Array = (np.log1p(maxima / self.unit) - self.mean) / self.std
+        return height
+
+    def value(self, height: float) -> Array:
+        """Return the value (d,) of each detector at one height."""
+        value = self.unit * np.expm1(self.mean + height * self.std)
+        return np.maximum(value, _TINY)
 
 
 def conformal_rank(count: int, alpha: float) -> int:
@@ -75,9 +107,9 @@ def calibrate(
     ticks = np.concatenate(list(reference))
     means, stds = ticks.mean(0), np.maximum(ticks.std(0), _TINY)
     blank = _blank(names, means, stds, alpha)
-    scales = np.maximum(np.quantile(_maxima(reference, blank), 1.0 - alpha, axis=0), _TINY)
-    ratios = np.sort((_maxima(held_out, blank) / scales).max(axis=1))  # (n,)
-    thresholds = ratios[conformal_rank(count, alpha) - 1] * scales  # (2k,)
+    scale = Scale.fit(_maxima(reference, blank))
+    heights = np.sort(scale.height(_maxima(held_out, blank)).max(axis=1))  # (n,)
+    thresholds = scale.value(heights[conformal_rank(count, alpha) - 1])  # (2k,)
     normal = np.concatenate(list(held_out))
     scores = tuple(
         known.model_copy(
@@ -97,7 +129,7 @@ def calibrate(
             "episodes": count,
             "window": window,
             "scores": scores,
-            "false_alarms": _false_alarms(ratios, alpha, hours),
+            "false_alarms": _false_alarms(heights, alpha, hours),
         }
     )
 
@@ -137,15 +169,15 @@ def _maxima(episodes: Sequence[Array], calibration: GateCalibration) -> Array:
     return np.array(rows)
 
 
-def _false_alarms(ratios: Array, alpha: float, hours: float) -> FalseAlarms:
+def _false_alarms(heights: Array, alpha: float, hours: float) -> FalseAlarms:
     """Judge each held-out episode by the threshold that the others give."""
-    count = len(ratios)
+    count = len(heights)
     alarms = 0
     for left_out in range(count):
-        others = np.delete(ratios, left_out)
+        others = np.delete(heights, left_out)
         if len(others):
             rank = min(conformal_rank(len(others), alpha), len(others))
-            alarms += bool(ratios[left_out] > others[rank - 1])
+            alarms += bool(heights[left_out] > others[rank - 1])
     interval = binomtest(alarms, count).proportion_ci(0.95, method="exact")
     return FalseAlarms(
         episodes=count,

@@ -64,6 +64,23 @@ def test_shifted_episodes_alarm() -> None:
     assert alarms(gate, episodes(np.random.default_rng(9), 50, shift=2.5)) > 0.9
 
 
+def test_heavy_tail_of_one_score_does_not_blind_the_other() -> None:
+    generator = np.random.default_rng(5)
+
+    def heavy_and_steady(count: int) -> list[np.ndarray]:
+        peaks = np.exp(generator.normal(0.0, 1.5, count))
+        steady = generator.normal(1.0, 0.05, (count, 60))
+        return [
+            np.stack([peak * generator.uniform(0.5, 1.0, 60), row], axis=1)
+            for peak, row in zip(peaks, steady, strict=True)
+        ]
+
+    held_out = heavy_and_steady(60)
+    gate = calibrate(heavy_and_steady(40), held_out, NAMES, 0.05, 10.0, lambda _: None)
+    largest = max(episode[:, 1].max() for episode in held_out)
+    assert gate.scores[1].threshold < 1.2 * largest
+
+
 def test_per_step_thresholds_would_stop_most_normal_episodes() -> None:
     """What calibration on the episode maximum is for: the same data, a 1 % threshold per step."""
     generator = np.random.default_rng(3)

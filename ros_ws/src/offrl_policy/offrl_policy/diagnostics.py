@@ -47,8 +47,9 @@ class TickStatistics:
 
 
 def gate_status(name: str, controller: Controller, decision: Decision) -> DiagnosticStatus:
-    """Return the gate's state, reason and scores over thresholds."""
+    """Return the gate's state, reason, tick, and scores over thresholds."""
     values = {"state": decision.state.value, "reason": decision.reason}
+    values["tick [ns]"] = str(decision.tick)
     values |= {f"{key}/threshold": f"{level:.4f}" for key, level in decision.levels.items()}
     for score in controller.policy.gate.scores:
         values[f"{score.name} threshold"] = f"{score.threshold:.6g}"
