@@ -30,7 +30,7 @@ ASSUMPTION = (
     "same kind of task. It is an average over episodes, not a promise for each."
 )
 _TINY = 1e-9
-_LEAST_SPREAD = 0.05
+_LEAST_SPREAD = 0.01
 _UNLIMITED = 1e18
 
 
