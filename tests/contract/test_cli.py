@@ -20,6 +20,18 @@ def test_every_verb_has_help(verb: str) -> None:
     assert f"offrl {verb}" in done.stdout
 
 
+def test_a_reader_that_leaves_is_no_error() -> None:
+    pipe = subprocess.run(
+        f"{sys.executable} -m offrl_contract.cli --help | true; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+    )
+    assert pipe.stderr == ""
+    assert pipe.returncode in (0, 141)
+
+
 def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["convrt"]) == 2
     assert "unknown verb 'convrt'. Did you mean 'convert'?" in capsys.readouterr().err

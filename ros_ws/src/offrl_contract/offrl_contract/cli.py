@@ -1,6 +1,7 @@
 """The `offrl` command. Verbs are entry points, so a robot has only those it has packages for."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -12,6 +13,7 @@ GROUP = "offrl.commands"
 INSPECTORS = "offrl.inspectors"
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 
 def commands() -> dict[str, EntryPoint]:
@@ -71,7 +73,13 @@ def run(argv: list[str]) -> int:
 
 def main() -> None:
     """Entry point of the `offrl` console script."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_BROKEN_PIPE
+    sys.exit(code)
 
 
 if __name__ == "__main__":
