@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import tyro
 from offrl_contract import InputError
+from offrl_contract.cli import EXIT_BAD_INPUT
 from offrl_sim.env import DiffDriveNav
 from offrl_sim.evaluate import EpisodeResult, rollout, rollout_behaviour
 from offrl_sim.picture import Scene, draw_scenes
@@ -279,4 +280,5 @@ if __name__ == "__main__":
     try:
         main(tyro.cli(DemoConfig))
     except InputError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)

@@ -124,8 +124,8 @@ def test_a_bag_without_a_topic_is_skipped_with_a_note(
 def test_a_clock_that_cannot_be_used_is_refused_with_its_figure(
     bags: Path, msgs: Path, tmp_path: Path
 ) -> None:
-    from offrl_contract.definitions import add_folder, distro_definitions
     from offrl_contract import load_robot
+    from offrl_contract.definitions import add_folder, distro_definitions
 
     store = distro_definitions()
     add_folder(store, msgs)

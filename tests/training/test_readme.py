@@ -8,32 +8,20 @@ from offrl_contract import cli
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig
 from offrl_training.config import TrainingConfig
-from pydantic import BaseModel
+from readme_tables import options
 
 README = Path(__file__).parents[2] / "offline_training" / "README.md"
-
-
-def table(model: type[BaseModel], parent: type[BaseModel] | None = None) -> str:
-    """The settings of a model that its parent lacks, or has with another default."""
-    rows = ["| option | default | meaning |", "|---|---|---|"]
-    for name, field in model.model_fields.items():
-        inherited = parent.model_fields.get(name) if parent else None
-        if inherited is None or inherited.default != field.default:
-            value = field.default
-            default = " ".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
-            meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-            rows.append(f"| `--{name.replace('_', '-')}` | {default} | {meaning} |")
-    return "\n".join(rows)
 
 
 def tables() -> str:
     """What stands under the heading Parameters."""
     parts = [
-        f"Every run:\n\n{table(TrainingConfig)}",
-        f"Every algorithm:\n\n{table(AlgorithmConfig)}",
+        f"Every run:\n\n{options(TrainingConfig, dash='--')}",
+        f"Every algorithm:\n\n{options(AlgorithmConfig, dash='--')}",
     ]
     for name, kind in ALGORITHMS.items():
-        parts.append(f"`{name}`:\n\n{table(kind.config_type, AlgorithmConfig)}")
+        table = options(kind.config_type, AlgorithmConfig, dash="--")
+        parts.append(f"`{name}`:\n\n{table}")
     return "\n\n".join(parts)
 
 

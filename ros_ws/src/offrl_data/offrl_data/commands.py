@@ -62,7 +62,12 @@ def convert(argv: list[str]) -> None:
 
 
 def inspect_bag(path: Path) -> None:
-    """Print the topics of a bag. Raises InputError."""
+    """Print the topics of a bag, or of each bag in a folder. Raises InputError."""
+    for each in find_bags([path]):
+        _print_topics(each)
+
+
+def _print_topics(path: Path) -> None:
     with Bag(path) as bag:
         table = Table(title=f"{bag.name} ({bag.wire})")
         for column in ("topic", "type", "messages", "definition"):
@@ -83,10 +88,8 @@ def inspect_dataset(path: Path) -> None:
     table = Table(title=f"{path.name}: robot {robot.robot} ({robot.digest()}), {robot.rate:g} Hz")
     for column in ("term", "from", "entries", "min", "mean", "max"):
         table.add_column(column, justify="left" if column in ("term", "from") else "right")
-    start = 0
     for term in robot.observation:
-        values = dataset.observations[:, start : start + robot.width(term)]
-        start += robot.width(term)
+        values = dataset.observations[:, robot.observation_slices[term.name]]
         source = term.topic or "the command in force"
         table.add_row(term.name, source, str(values.shape[1]), *_range(values))
     start = 0
