@@ -39,6 +39,7 @@ def run_demo(config: Config, seed: int) -> dict[str, Any]:
         command = [sys.executable, "sim/demo.py", "--out", str(out), "--seed", str(seed), *counts]
         subprocess.run(command, check=True, cwd=ROOT)
         figures: dict[str, Any] = json.loads((out / "results.json").read_text())
+    print(json.dumps({"seed": seed, **figures}))  # not lost where a later seed fails
     return figures
 
 
@@ -90,6 +91,7 @@ def main(config: Config) -> None:
     runs = [run_demo(config, seed) for seed in config.seeds]
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
     figures = {"commit": commit.strip(), **summary(runs)}
+    RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     print(RESULTS.read_text())
 

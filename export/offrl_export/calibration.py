@@ -1,11 +1,11 @@
 """Gate calibration: thresholds from the maxima of whole held-out episodes (split conformal).
 
 Of n held-out episodes the ceil((n + 1)(1 - alpha))-th smallest maximum is a threshold that a new
-exchangeable episode exceeds with probability at most alpha. Several detectors (each score, and the
-CUSUM of each) share one alpha: the maxima of each are put on one scale (logarithm, then mean 0 and
-deviation 1 on reference episodes), and the quantile is taken of the greatest over the detectors. The
-guarantee is then joint, without the loss of splitting alpha in advance; the logarithm keeps the
-heavy tail of one detector from raising the thresholds of all.
+exchangeable episode exceeds with probability at most alpha. Several detectors (each score, and
+the CUSUM of each) share one alpha: the maxima of each are put on one scale (logarithm, then mean
+0 and deviation 1 on reference episodes), and the quantile is taken of the greatest over the
+detectors. The guarantee is then joint, without the loss of splitting alpha in advance; the
+logarithm keeps the heavy tail of one detector from raising the thresholds of all.
 """
 
 import math

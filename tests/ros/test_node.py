@@ -170,6 +170,7 @@ def test_shadow_publishes_all_but_the_command_and_engage_starts_it(
         driver.publish(other)
         return probe.state == "NOMINAL"
 
+    assert probe.call(SetBool, "/policy/engage", data=False).success  # later calls are quick
     probe.wait_for(driven, "NOMINAL")
     assert all(m.linear.x == 0.7 for _, m in probe.commands)
     # the command in force is the other driver's, and that is what the policy saw in training

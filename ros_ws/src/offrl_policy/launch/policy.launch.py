@@ -3,18 +3,13 @@
 ros2 launch offrl_policy policy.launch.py policy:=/path/policy.onnx
 """
 
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, RegisterEventHandler
-from launch.conditions import IfCondition
-from launch.event_handlers import OnProcessStart
-from launch.events import matches_action
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import LifecycleNode
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
+from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
-from lifecycle_msgs.msg import Transition
 
 ARGUMENTS = {
     "policy": (None, "Policy file (.onnx)."),
@@ -28,21 +23,35 @@ ARGUMENTS = {
     ),
     "log_level": ("info", "debug, info, warn, error or fatal."),
 }
+CHOICES = {
+    "mode": ["engaged", "shadow"],
+    "log_level": ["debug", "info", "warn", "error", "fatal"],
+}
 
 
 def declare(name: str) -> DeclareLaunchArgument:
     """Declare an argument; one without a default must be given."""
     default, description = ARGUMENTS[name]
-    choices = ["engaged", "shadow"] if name == "mode" else None
     return DeclareLaunchArgument(
-        name, default_value=default, description=description, choices=choices
+        name, default_value=default, description=description, choices=CHOICES.get(name)
     )
+
+
+def check_exit(event: ProcessExited, context: LaunchContext) -> None:
+    """Raise RuntimeError where the node failed: only so `ros2 launch` itself exits with 1."""
+    if event.returncode and not context.is_shutdown:
+        raise RuntimeError(f"the policy node exited with {event.returncode}: see its error above")
 
 
 def generate_launch_description() -> LaunchDescription:
     """Return the launch description."""
     argument = {name: LaunchConfiguration(name) for name in ARGUMENTS}
-    node = LifecycleNode(
+    switches = {
+        name: ParameterValue(argument[name], value_type=bool)
+        for name in ("use_sim_time", "autostart")
+    }
+    # the node starts itself: lifecycle events of launch_ros wait for discovery and can be lost
+    node = Node(
         package="offrl_policy",
         executable="policy_node",
         name="policy",
@@ -50,43 +59,10 @@ def generate_launch_description() -> LaunchDescription:
         output="screen",
         parameters=[
             ParameterFile(argument["params_file"], allow_substs=True),
-            {
-                "policy": ParameterValue(argument["policy"], value_type=str),
-                "mode": argument["mode"],
-                "use_sim_time": ParameterValue(argument["use_sim_time"], value_type=bool),
-            },
+            {"policy": ParameterValue(argument["policy"], value_type=str)},
+            {"mode": argument["mode"], **switches},
         ],
         ros_arguments=["--log-level", argument["log_level"]],
+        on_exit=check_exit,
     )
-    autostart = IfCondition(argument["autostart"])
-
-    def change(transition: int) -> EmitEvent:
-        return EmitEvent(
-            event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
-        )
-
-    configure = RegisterEventHandler(
-        OnProcessStart(target_action=node, on_start=[change(Transition.TRANSITION_CONFIGURE)]),
-        condition=autostart,
-    )
-    activate = RegisterEventHandler(
-        OnStateTransition(
-            target_lifecycle_node=node,
-            start_state="configuring",
-            goal_state="inactive",
-            entities=[change(Transition.TRANSITION_ACTIVATE)],
-        ),
-        condition=autostart,
-    )
-    refused = RegisterEventHandler(
-        OnStateTransition(
-            target_lifecycle_node=node,
-            start_state="configuring",
-            goal_state="unconfigured",
-            entities=[LogInfo(msg="the policy node refused its policy file: see its error above")],
-        ),
-        condition=autostart,
-    )
-    return LaunchDescription(
-        [*(declare(name) for name in ARGUMENTS), configure, activate, refused, node]
-    )
+    return LaunchDescription([*(declare(name) for name in ARGUMENTS), node])

@@ -8,6 +8,7 @@ import functools
 import signal
 import sys
 import time
+import traceback
 from typing import Any
 
 import rclpy
@@ -17,8 +18,10 @@ from offrl_contract.reader import MalformedMessageError, TermReader
 from offrl_contract.sampling import observation_names
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import get_logger
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
@@ -34,6 +37,7 @@ from offrl_policy.messages import CommandMessages, message_class
 from offrl_policy.policy_file import Policy
 
 EXIT_NOT_CONFIGURED = 2
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class PolicyNode(LifecycleNode):
@@ -61,6 +65,10 @@ class PolicyNode(LifecycleNode):
             self.get_logger().error(f"configure failed: {error}")
             self._release()
             return TransitionCallbackReturn.FAILURE
+        except Exception:  # noqa: BLE001  (rclpy would hide what is not expected)
+            self.get_logger().error(f"configure failed:\n{traceback.format_exc()}")
+            self._release()
+            return TransitionCallbackReturn.ERROR
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -295,34 +303,40 @@ class PolicyNode(LifecycleNode):
                     )
 
 
-def spin(node: PolicyNode, executor: SingleThreadedExecutor) -> None:
-    """Spin until SIGINT or SIGTERM, then publish a safe command."""
-    asked: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, frame: asked.append(received))  # noqa: ARG005
+def spin(node: PolicyNode, executor: SingleThreadedExecutor, stopped: list[int]) -> None:
+    """Spin until a signal is in `stopped`, then publish a safe command."""
     try:
-        while not asked and rclpy.ok():
+        while not stopped and rclpy.ok():
             executor.spin_once(timeout_sec=0.1)
     except ExternalShutdownException:
         pass
-    node.publish_safe()
+    finally:
+        node.publish_safe()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the node; exit code 0 after a signal, 2 where autostart could not configure it."""
+    """Run the node; exit code 0 after a signal, 2 where it is given what it cannot use."""
+    stopped: list[int] = []
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda received, frame: stopped.append(received))  # noqa: ARG005
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    node = PolicyNode()
+    try:
+        node = PolicyNode()
+    except ParameterException as error:
+        get_logger("policy").error(str(error))
+        sys.exit(EXIT_NOT_CONFIGURED)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     code = 0
     if node.get_parameter("autostart").value:
-        node.trigger_configure()
-        if node.controller is None:
-            code = EXIT_NOT_CONFIGURED
-        else:
+        if node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             node.trigger_activate()
+        else:
+            code = EXIT_NOT_CONFIGURED
     if code == 0:
-        spin(node, executor)
+        spin(node, executor, stopped)
+    for number in STOP_SIGNALS:  # launch and Ctrl-C may signal again while the node winds up
+        signal.signal(number, signal.SIG_IGN)
     node.destroy_node()
     rclpy.try_shutdown()
     sys.exit(code)
