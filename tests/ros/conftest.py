@@ -24,6 +24,7 @@ from sensor_msgs.msg import JointState  # noqa: E402
 from std_msgs.msg import Float32MultiArray  # noqa: E402
 
 START_SECONDS = 20.0
+RESEND_SECONDS = 4.0
 
 
 @pytest.fixture(scope="session")
@@ -107,10 +108,15 @@ class Probe(Node):
             assert self._callers[name].wait_for_service(timeout_sec=START_SECONDS), name
             # rmw_fastrtps drops an answer to a client that the server has not discovered yet
             self.spin(0.5)
-        future = self._callers[name].call_async(kind.Request(**fields))
+        caller = self._callers[name]
+        future = caller.call_async(kind.Request(**fields))
+        again = time.monotonic() + RESEND_SECONDS
         end = time.monotonic() + START_SECONDS
         while not future.done():
             assert time.monotonic() < end, f"{name} does not answer"
+            if time.monotonic() > again:  # the last test's node was still known, and is gone
+                future = caller.call_async(kind.Request(**fields))
+                again += RESEND_SECONDS
             self.executor_.spin_once(timeout_sec=0.05)
         return future.result()
 
