@@ -86,7 +86,8 @@ class Stage:
 
     def say(self, text: str) -> None:
         """Print a line with the time since the start."""
-        self.console.print(f"[dim]{time.monotonic() - self.begun:4.0f} s[/]  {text}")
+        elapsed = time.monotonic() - self.begun
+        self.console.print(f"[dim]{elapsed:4.0f} s[/]  {text}", soft_wrap=True)
 
     def run(self, *commands: Sequence[object]) -> None:
         """Run commands side by side. Raises InputError with the log of one that fails."""
