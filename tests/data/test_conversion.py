@@ -13,7 +13,7 @@ from .conftest import ROBOT, STORE, BagMaker, drive, read
 
 
 def convert(paths: list[Path], robot: Robot, out: Path) -> list[BagReport]:
-    return convert_bags(paths, robot, out, STORE, lambda: None, lambda *_: None)
+    return convert_bags(paths, robot, out, STORE, lambda _: None, lambda *_: None)
 
 
 @pytest.mark.parametrize("kind", ["mcap", "db3", "bag"])
@@ -137,7 +137,7 @@ def test_a_clock_that_cannot_be_used_is_refused_with_its_figure(
             robot,
             tmp_path / "data.h5",
             store,
-            lambda: None,
+            lambda _: None,
             lambda *_: None,
         )
     assert list(tmp_path.iterdir()) == []

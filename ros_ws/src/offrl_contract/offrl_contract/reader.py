@@ -5,7 +5,7 @@ ROS 1 wire, and the named fields are picked from it.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ Message = Any
 _HEADER = "std_msgs/msg/Header"
 _QUATERNION = "geometry_msgs/msg/Quaternion"
 _LASER_SCAN = "sensor_msgs/msg/LaserScan"
+_QUATERNION_PARTS = ("x", "y", "z", "w")
 
 
 class MalformedMessageError(ValueError):
@@ -74,12 +75,16 @@ class TermReader:
         where = f"term '{term.name}'"
         require_type(store, term.type, where)
         self.term = term
-        self._getters: list[Callable[[Message], Any]] = []
         for path in term.field:
             kind = _resolve(store, term.type, path, where)
             _check_kind(kind, term, path, where)
-            self._getters.append(attrgetter(path))
         self._laser = term.type == _LASER_SCAN and term.field == ("ranges",)
+        self._selects = isinstance(term, Term) and bool(term.select)
+        self.paths = self._paths()
+        """Fields to read of each message, each a number or an array of numbers."""
+        self.same = ("name",) if self._selects else ()
+        """Fields whose content decides where the values are."""
+        self._getters = {path: attrgetter(path) for path in self.paths}
 
     def values(self, message: Message) -> Array:
         """Return the term's values (parts,) of one message. Raises MalformedMessageError."""
@@ -88,24 +93,34 @@ class TermReader:
 
     def extract(self, message: Message) -> Array:
         """Return the raw fields (fields, n) of one message. Raises MalformedMessageError."""
+        columns = {
+            path: np.asarray(getter(message), dtype=np.float64).reshape(1, -1)
+            for path, getter in self._getters.items()
+        }
+        raw: Array = self.assemble(columns, message.name if self._selects else ())[0]
+        return raw
+
+    def assemble(self, columns: Mapping[str, Array], names: Sequence[str]) -> Array:
+        """Return the raw fields (T, fields, n) out of columns (T, count) by path.
+
+        `names` are those of a JointState, where the term selects by name. Raises
+        MalformedMessageError.
+        """
         term = self.term
-        fields = [getter(message) for getter in self._getters]
-        if isinstance(term, ActionTerm):
-            return np.array(fields, dtype=np.float64).reshape(-1, 1)
-        if term.yaw:
-            return np.array([(q.x, q.y, q.z, q.w) for q in fields], dtype=np.float64)
-        if term.select:
-            order = self._order(message.name)
-            _check_lengths(fields, len(message.name), term.name)
-            return np.array([np.asarray(field)[order] for field in fields], dtype=np.float64)
-        if term.size:
-            _check_lengths(fields, term.size, term.name)
-        if term.bins:
-            _check_lengths(fields, len(fields[0]), term.name)
-        raw = np.array(fields, dtype=np.float64).reshape(len(fields), -1)
+        if isinstance(term, Term) and term.yaw:
+            parts = np.stack([columns[path] for path in self.paths], axis=1)  # (T, 4 fields, 1)
+            return parts.reshape(len(parts), -1, len(_QUATERNION_PARTS))
+        fields = [columns[path] for path in term.field]
+        if isinstance(term, Term):
+            self._check_lengths(term, fields, names)
+            if term.select:
+                order = self._order(names)
+                fields = [field[:, order] for field in fields]
+        raw = np.stack(fields, axis=1)
         if self._laser:  # LaserScan: below range_min is no reading, above range_max no return
-            raw = np.where(raw < message.range_min, np.nan, raw)
-            raw = np.where(raw > message.range_max, np.inf, raw)
+            nearest_, farthest = columns["range_min"][:, None], columns["range_max"][:, None]
+            raw = np.where(raw < nearest_, np.nan, raw)
+            raw = np.where(raw > farthest, np.inf, raw)
         return raw
 
     def finish(self, raw: Array) -> Array:
@@ -117,7 +132,21 @@ class TermReader:
         except ValueError as error:
             raise MalformedMessageError(f"{self.term.name}: {error}") from error
 
-    def _order(self, names: list[str]) -> list[int]:
+    def _paths(self) -> tuple[str, ...]:
+        term = self.term
+        if isinstance(term, Term) and term.yaw:
+            return tuple(f"{path}.{part}" for path in term.field for part in _QUATERNION_PARTS)
+        return (*term.field, "range_min", "range_max") if self._laser else term.field
+
+    def _check_lengths(self, term: Term, fields: list[Array], names: Sequence[str]) -> None:
+        expected = term.size or (len(names) if term.select else fields[0].shape[1])
+        for field in fields:
+            if field.shape[1] != expected:
+                raise MalformedMessageError(
+                    f"{term.name}: {field.shape[1]} entries, expected {expected}"
+                )
+
+    def _order(self, names: Sequence[str]) -> list[int]:
         assert isinstance(self.term, Term)
         missing = [name for name in self.term.select if name not in names]
         if missing:
@@ -125,12 +154,6 @@ class TermReader:
                 f"{self.term.name}: no '{missing[0]}' in the message.{nearest(missing[0], names)}"
             )
         return [names.index(name) for name in self.term.select]
-
-
-def _check_lengths(fields: list[Any], expected: int, name: str) -> None:
-    for field in fields:
-        if len(field) != expected:
-            raise MalformedMessageError(f"{name}: {len(field)} entries, expected {expected}")
 
 
 def _resolve(store: Typestore, type_name: str, path: str, where: str) -> Any:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
-from heapq import merge
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,10 @@ from offrl_contract.errors import nearest
 from offrl_contract.reader import Wire
 from rosbags import rosbag1, rosbag2
 from rosbags.interfaces import Connection, MessageDefinitionFormat
+from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.typesys.store import Typestore
+
+from offrl_data.blocks import Block, gather, indexed, mcap_blocks
 
 STORAGE = (".bag", ".db3", ".mcap")
 _UNREADABLE = (
@@ -68,17 +71,20 @@ class Bag:
             return [self.path]
         return sorted(file for file in self.path.iterdir() if file.suffix in STORAGE)
 
-    def messages(self, topics: list[Topic]) -> Iterator[tuple[str, int, bytes]]:
-        """Yield (topic, receive stamp [ns], bytes) in order of receive time."""
-        wanted: dict[int, list[Connection]] = {}
-        owners = {id(c.owner): c.owner for topic in topics for c in topic.connections}
+    def blocks(self, topics: list[Topic]) -> Iterator[tuple[str, Block]]:
+        """Yield the messages of topics in blocks, file by file, each in the order of its file."""
+        wanted: dict[int, tuple[Any, list[Connection]]] = {}
         for topic in topics:
             for connection in topic.connections:
-                wanted.setdefault(id(connection.owner), []).append(connection)
-        streams = [owner.messages(wanted[key]) for key, owner in owners.items()]  # type: ignore[attr-defined]
+                owner = connection.owner
+                wanted.setdefault(id(owner), (owner, []))[1].append(connection)
         try:
-            for connection, stamp, raw in merge(*streams, key=lambda message: message[1]):
-                yield connection.topic, stamp, raw
+            for owner, connections in wanted.values():
+                if isinstance(owner, McapReader) and indexed(owner):
+                    yield from mcap_blocks(owner, connections)
+                else:
+                    messages = owner.messages(connections)
+                    yield from gather((c.topic, stamp, raw) for c, stamp, raw in messages)
         except _UNREADABLE as error:
             raise InputError(f"{self.path}: cannot be read to its end: {error}") from error
 

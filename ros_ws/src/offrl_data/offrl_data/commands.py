@@ -51,7 +51,7 @@ def convert(argv: list[str]) -> None:
             progress.reset(task, total=messages, description=name)
 
         reports = convert_bags(
-            bags, robot, config.out, store, lambda: progress.advance(task), started
+            bags, robot, config.out, store, lambda count: progress.advance(task, count), started
         )
     _print_reports(reports)
     dataset = load_dataset(config.out)

@@ -79,7 +79,7 @@ class _Ticks:
 
 
 def convert_bag(
-    bag: Bag, robot: Robot, default: Typestore, advance: Callable[[], None]
+    bag: Bag, robot: Robot, default: Typestore, advance: Callable[[int], None]
 ) -> tuple[list[Episode], BagReport, BagSeries]:
     """Convert one bag. Raises InputError as `read_series` does."""
     store = noetic_definitions() if bag.wire == "ros1" else default
@@ -108,7 +108,7 @@ def convert_bags(
     robot: Robot,
     out: Path,
     default: Typestore,
-    advance: Callable[[], None],
+    advance: Callable[[int], None],
     started: Callable[[str, int], None],
 ) -> list[BagReport]:
     """Convert bags into one dataset file, which appears only when all of them are done.

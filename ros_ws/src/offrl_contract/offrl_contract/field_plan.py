@@ -1,0 +1,193 @@
+"""Batch path: the fields of many messages at once, sliced out of their bytes as columns.
+
+Where every string and sequence has the same length in two messages, every field has the same
+offset. A plan walks one message, the template, and notes the offsets of the wanted fields and the
+length words that it met. Messages of the same size whose length words are the template's are sliced
+together; the words are compared, never assumed.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from rosbags.interfaces import Nodetype
+from rosbags.typesys.store import Typestore
+
+Bytes = NDArray[np.uint8]
+Starts = NDArray[np.int64]
+Array = NDArray[np.float64]
+
+_LONGEST_WALK = 4096  # structures or strings in one sequence; longer ones take the general path
+_CDR_HEADER = 4  # bytes, the second of which says the byte order
+_PADDING = 3  # bytes that a middleware may add to the end
+
+
+class UnplannableError(ValueError):
+    """A message that the walk cannot follow: malformed, or too involved."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one wanted field is, from the start of a message."""
+
+    offset: int
+    count: int
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are in messages like the template."""
+
+    slots: Mapping[str, Slot]
+    guards: tuple[tuple[int, bytes], ...]
+    """Position and content of the bytes that a message must share with the template."""
+
+    def matches(self, buffer: Bytes, starts: Starts) -> NDArray[np.bool_]:
+        """Whether the messages that start there have the template's layout (n,)."""
+        fits = np.ones(len(starts), np.bool_)
+        for offset, content in self.guards:
+            found = sliding_window_view(buffer, len(content))[starts + offset]
+            fits &= (found == np.frombuffer(content, np.uint8)).all(axis=1)
+        return fits
+
+    def columns(self, buffer: Bytes, starts: Starts) -> dict[str, Array]:
+        """Return the values (n, count) of each wanted field."""
+        columns: dict[str, Array] = {}
+        for path, slot in self.slots.items():
+            if slot.count == 0:
+                columns[path] = np.empty((len(starts), 0))
+                continue
+            width = slot.count * slot.dtype.itemsize
+            raw = sliding_window_view(buffer, width)[starts + slot.offset]  # (n, width), a copy
+            with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
+                columns[path] = raw.view(slot.dtype).astype(np.float64)
+        return columns
+
+
+class FieldPlan:
+    """Finds the wanted fields of one message type in bytes."""
+
+    def __init__(
+        self,
+        type_name: str,
+        wanted: Iterable[str],
+        same: Iterable[str],
+        store: Typestore,
+        cdr: bool,
+    ) -> None:
+        """Plan for number fields `wanted`; the content of `same` has to be the template's."""
+        self._type = type_name
+        self._wanted = frozenset(wanted)
+        self._same = frozenset(same)
+        self._store = store
+        self._cdr = cdr
+
+    def layout(self, message: Bytes) -> Layout:
+        """Walk one message. Raises UnplannableError."""
+        if len(message) < _CDR_HEADER * self._cdr:
+            raise UnplannableError(f"has {len(message)} bytes")
+        walk = _Walk(message, self._cdr, self._wanted, self._same, self._store)
+        try:
+            walk.structure(self._type, "")
+        except (IndexError, ValueError) as error:
+            raise UnplannableError(str(error)) from error
+        if len(message) - walk.position > _PADDING * self._cdr:
+            raise UnplannableError(f"ends at byte {walk.position} of {len(message)}")
+        return Layout(walk.slots, tuple(walk.guards))
+
+
+class _Walk:
+    """One pass over a message, field by field."""
+
+    def __init__(
+        self,
+        message: Bytes,
+        cdr: bool,
+        wanted: frozenset[str],
+        same: frozenset[str],
+        store: Typestore,
+    ) -> None:
+        self._message = message
+        self._cdr = cdr
+        self._wanted = wanted
+        self._same = same
+        self._definitions = store.fielddefs
+        self._base = _CDR_HEADER * cdr
+        little = not cdr or bool(message[1] & 1)
+        self._order = "<" if little else ">"
+        self.position = self._base
+        self.slots: dict[str, Slot] = {}
+        self.guards: list[tuple[int, bytes]] = []
+        if cdr:
+            self._guard(0, 2)
+
+    def structure(self, type_name: str, path: str) -> None:
+        """Walk the fields of a structure."""
+        for name, kind in self._definitions[type_name][1]:
+            self._field(kind, f"{path}.{name}" if path else name)
+
+    def _field(self, kind: Any, path: str) -> None:
+        begin = self.position
+        tag, what = kind
+        if tag == Nodetype.NAME:
+            self.structure(what, path)
+        elif tag == Nodetype.BASE:
+            self._one(what[0], path)
+        else:
+            inner, length = what
+            self._many(inner, length if tag == Nodetype.ARRAY else self._length_word(), path)
+        if path in self._same:
+            self._guard(begin, self.position)
+
+    def _one(self, name: str, path: str) -> None:
+        if name == "string":
+            self._skip(self._length_word())
+        else:
+            self._numbers(name, 1, path)
+
+    def _many(self, inner: Any, count: int, path: str) -> None:
+        tag, what = inner
+        if tag == Nodetype.BASE and what[0] != "string":
+            self._numbers(what[0], count, path)
+            return
+        if count > _LONGEST_WALK:
+            raise ValueError(f"{path} has {count} entries")
+        for _ in range(count):
+            if tag == Nodetype.BASE:
+                self._skip(self._length_word())
+            else:
+                self.structure(what, f"{path}[]")
+
+    def _numbers(self, name: str, count: int, path: str) -> None:
+        kind = "uint8" if name in ("bool", "byte", "char") else name
+        dtype = np.dtype(f"{self._order}{np.dtype(kind).str[1:]}")
+        if count:
+            self._align(dtype.itemsize)
+        if path in self._wanted:
+            self.slots[path] = Slot(self.position, count, dtype)
+        self._skip(count * dtype.itemsize)
+
+    def _length_word(self) -> int:
+        self._align(4)
+        self._skip(4)
+        word = self._guard(self.position - 4, self.position)
+        return int.from_bytes(word, "little" if self._order == "<" else "big")
+
+    def _guard(self, begin: int, end: int) -> bytes:
+        content = self._message[begin:end].tobytes()
+        if content:
+            self.guards.append((begin, content))
+        return content
+
+    def _align(self, size: int) -> None:
+        if self._cdr:
+            self.position += -(self.position - self._base) % size
+
+    def _skip(self, size: int) -> None:
+        self.position += size
+        if self.position > len(self._message):
+            raise ValueError(f"has {len(self._message)} bytes, {self.position} are needed")

@@ -1,0 +1,173 @@
+"""The batch path equals rosbags' deserialisation, on message definitions drawn at random."""
+
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from offrl_contract.definitions import add_text
+from offrl_contract.field_plan import FieldPlan, UnplannableError
+from rosbags.interfaces import Nodetype
+from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
+
+NUMBERS = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+NUMBERS += ("float32", "float64")
+TOP = "fuzz/msg/T0"
+
+
+@st.composite
+def definitions(draw: st.DrawFn) -> str:
+    """The text of a message of up to three nested types."""
+    parts = []
+    for level in range(3):
+        names = [*NUMBERS, "string"] + [f"fuzz/T{deeper}" for deeper in range(level + 1, 3)]
+        fields = draw(
+            st.lists(st.tuples(st.sampled_from(names), suffixes()), min_size=1, max_size=6)
+        )
+        lines = [f"{name}{suffix} f{index}" for index, (name, suffix) in enumerate(fields)]
+        parts.append("\n".join([*([f"MSG: fuzz/T{level}"] if level else []), *lines]))
+    return f"\n{'=' * 80}\n".join(parts)
+
+
+def suffixes() -> st.SearchStrategy[str]:
+    return st.sampled_from(["", "", "", "[]", "[2]", "[<=3]"])
+
+
+def random_message(
+    store: Typestore, kind: Any, shape: np.random.Generator, content: np.random.Generator
+) -> Any:
+    """A value of a field: `shape` draws the lengths, `content` the numbers."""
+    tag, what = kind
+    if tag == Nodetype.NAME:
+        fields = [random_message(store, k, shape, content) for _, k in store.fielddefs[what][1]]
+        return store.types[what](*fields)
+    if tag == Nodetype.BASE:
+        if what[0] == "string":
+            return "".join(content.choice(list("abc"), int(shape.integers(0, 4))))
+        return numbers(what[0], 1, content)[0].item()
+    inner, bound = what
+    count = bound if tag == Nodetype.ARRAY else int(shape.integers(0, 3))
+    if inner[0] == Nodetype.BASE and inner[1][0] != "string":
+        return numbers(inner[1][0], count, content)
+    return [random_message(store, inner, shape, content) for _ in range(count)]
+
+
+def numbers(name: str, count: int, content: np.random.Generator) -> np.ndarray:
+    dtype = np.dtype(name)
+    if name == "bool":
+        return content.integers(0, 2, count).astype(bool)
+    raw = content.integers(0, 256, count * dtype.itemsize).astype(np.uint8)
+    return raw.view(dtype)
+
+
+def paths(store: Typestore, type_name: str, prefix: str = "") -> Iterator[str]:
+    """Every field that is a number or an array of numbers, outside of arrays of structures."""
+    for name, (tag, what) in store.fielddefs[type_name][1]:
+        if tag == Nodetype.NAME:
+            yield from paths(store, what, f"{prefix}{name}.")
+        elif tag == Nodetype.BASE:
+            if what[0] != "string":
+                yield prefix + name
+        elif what[0][0] == Nodetype.BASE and what[0][1][0] != "string":
+            yield prefix + name
+
+
+WIRES = ("little", "big", "ros1")
+
+
+def encode(store: Typestore, message: Any, wire: str) -> bytes:
+    if wire == "ros1":
+        return bytes(store.serialize_ros1(message, TOP))
+    return bytes(store.serialize_cdr(message, TOP, little_endian=wire == "little"))
+
+
+def fuzz_store(text: str) -> Typestore:
+    store = get_typestore(Stores.EMPTY)
+    add_text(store, TOP, text, "fuzz")
+    return store
+
+
+@settings(max_examples=300, deadline=None)
+@given(definitions(), st.sampled_from(WIRES), st.integers(0, 2**32 - 1))
+def test_columns_equal_rosbags(text: str, wire: str, seed: int) -> None:
+    store = fuzz_store(text)
+    content = np.random.default_rng(seed)
+    shapes = [seed, seed, seed + 1, seed, seed + 2]  # the first shape thrice, and others between
+    raws = [
+        encode(store, random_message(store, (2, TOP), np.random.default_rng(s), content), wire)
+        for s in shapes
+    ]
+    decode = store.deserialize_ros1 if wire == "ros1" else store.deserialize_cdr
+    wanted = list(paths(store, TOP))
+    plan = FieldPlan(TOP, wanted, (), store, wire != "ros1")
+    buffer = np.frombuffer(b"\xaa" * 3 + b"".join(raws) + b"\xaa" * 3, np.uint8)
+    starts = np.cumsum([3, *map(len, raws[:-1])])
+    layout = plan.layout(np.frombuffer(raws[0], np.uint8))
+    same = np.flatnonzero([len(raw) == len(raws[0]) for raw in raws])
+    rows = same[layout.matches(buffer, starts[same])]
+    assert {0, 1, 3} <= set(rows.tolist())
+    columns = layout.columns(buffer, starts[rows])
+    assert set(columns) == set(wanted)
+    for index, row in enumerate(rows):
+        message = decode(raws[row], TOP)
+        for path in wanted:
+            with np.errstate(invalid="ignore"):
+                expected = np.asarray(attrgetter(path)(message), dtype=np.float64).ravel()
+            np.testing.assert_array_equal(columns[path][index], expected, err_msg=path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(definitions(), st.sampled_from(WIRES), st.integers(0, 2**32 - 1), st.data())
+def test_damaged_bytes_are_refused_or_read_inside_their_bounds(
+    text: str, wire: str, seed: int, data: st.DataObject
+) -> None:
+    store = fuzz_store(text)
+    draw = np.random.default_rng(seed)
+    raw = bytearray(encode(store, random_message(store, (2, TOP), draw, draw), wire))
+    for _ in range(data.draw(st.integers(0, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    cut = bytes(raw[: data.draw(st.integers(0, len(raw)))])
+    plan = FieldPlan(TOP, paths(store, TOP), (), store, wire != "ros1")
+    buffer = np.frombuffer(cut, np.uint8)
+    try:
+        layout = plan.layout(buffer)
+    except UnplannableError:
+        return
+    zero = np.zeros(1, np.int64)
+    assert layout.matches(buffer, zero).all()
+    layout.columns(buffer, zero)
+
+
+def test_content_that_decides_is_guarded() -> None:
+    """Joints in another order, with names of equal lengths, are another layout."""
+    store = get_typestore(Stores.ROS2_KILTED)
+    header = store.types["std_msgs/msg/Header"](
+        store.types["builtin_interfaces/msg/Time"](0, 0), ""
+    )
+    empty = np.zeros(0)
+
+    def joints(*names: str) -> bytes:
+        kind = store.types["sensor_msgs/msg/JointState"]
+        message = kind(header, list(names), np.array([1.0, 2.0]), empty, empty)
+        return bytes(store.serialize_cdr(message, "sensor_msgs/msg/JointState"))
+
+    raws = [joints("hip", "toe"), joints("toe", "hip"), joints("hip", "toe")]
+    buffer = np.frombuffer(b"".join(raws), np.uint8)
+    starts = np.arange(3) * len(raws[0])
+    for same, expected in (((), [True] * 3), (("name",), [True, False, True])):
+        plan = FieldPlan("sensor_msgs/msg/JointState", ("position",), same, store, True)
+        layout = plan.layout(np.frombuffer(raws[0], np.uint8))
+        assert layout.matches(buffer, starts).tolist() == expected
+
+
+def test_bytes_after_the_end_are_refused() -> None:
+    store = fuzz_store("float64 f0")
+    plan = FieldPlan(TOP, ("f0",), (), store, True)
+    raw = encode(store, store.types[TOP](1.5), "little")
+    assert plan.layout(np.frombuffer(raw, np.uint8)).slots["f0"].offset == 4
+    with pytest.raises(UnplannableError, match="ends at byte 12 of 16"):
+        plan.layout(np.frombuffer(raw + b"\0" * 4, np.uint8))
