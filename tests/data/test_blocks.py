@@ -43,10 +43,8 @@ def test_blocks_of_real_mcap_files(bags: Path) -> None:
     for path in sorted(bags.rglob("*.mcap")):
         if "truncated" in path.name:
             continue
-        storage = McapReader(path)
-        storage.open()
-        assert indexed(storage)
-        storage.close()
+        with Bag(path) as bag:
+            assert all(indexed(c.owner) for t in bag.topics.values() for c in t.connections)
         assert contents(path) == expected(path)
         read += 1
     assert read == 5

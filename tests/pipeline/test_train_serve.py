@@ -122,7 +122,7 @@ def test_node_sees_what_the_converter_wrote(
     store = distro_definitions()
     add_folder(store, msgs)
     with Bag(neato.held_out) as bag:
-        series = read_series(bag, robot, store, lambda: None).series
+        series = read_series(bag, robot, store, lambda _: None).series
     player = Player(neato.held_out, robot.topics(signals=False))
     begin = max(int(series[name].stamps[0]) for name in ("scan", "twist"))
     ticks = np.arange(begin, player.messages[-1][1], robot.period, dtype=np.int64)

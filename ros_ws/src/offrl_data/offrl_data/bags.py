@@ -80,11 +80,7 @@ class Bag:
                 wanted.setdefault(id(owner), (owner, []))[1].append(connection)
         try:
             for owner, connections in wanted.values():
-                if isinstance(owner, McapReader) and indexed(owner):
-                    yield from mcap_blocks(owner, connections)
-                else:
-                    messages = owner.messages(connections)
-                    yield from gather((c.topic, stamp, raw) for c, stamp, raw in messages)
+                yield from _blocks_of(owner, connections)
         except _UNREADABLE as error:
             raise InputError(f"{self.path}: cannot be read to its end: {error}") from error
 
@@ -167,6 +163,19 @@ class Bag:
             )
             for name, group in sorted(found.items())
         }
+
+
+def _blocks_of(owner: Any, connections: list[Connection]) -> Iterator[tuple[str, Block]]:
+    """Read a file or a rosbag2 directory: by its index where it has one, else by message."""
+    storages = getattr(owner, "storages", [owner])
+    by_index = all(isinstance(storage, McapReader) and indexed(storage) for storage in storages)
+    if by_index and owner.metadata.compression_mode != "message":
+        topics = {connection.topic for connection in connections}
+        for storage in storages:
+            yield from mcap_blocks(storage, [c for c in storage.connections if c.topic in topics])
+        return
+    messages = owner.messages(connections)
+    yield from gather((c.topic, stamp, raw) for c, stamp, raw in messages)
 
 
 def _definition(connection: Connection) -> str:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from offrl_contract import InputError, Robot, __version__, robot_from_yaml
 
 FORMAT = "offrl-dataset-1"
+_FINAL = "episodes/final_observation"
+_ROWS_PER_WRITE = 8192
 _COLUMNS = ("observations", "actions", "rewards", "terminals", "timeouts")
 
 
@@ -112,6 +114,7 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         self._starts: list[int] = []
         self._lengths: list[int] = []
         self._sources: list[str] = []
+        self._written = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = h5py.File(self._beside, "w")
@@ -125,9 +128,8 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
                 name, shape, kind, maxshape=(None, *shape[1:]), chunks=(4096, *shape[1:])
             )
         size = robot.observation_size
-        self._file.create_dataset(
-            "episodes/final_observation", (0, size), np.float32, maxshape=(None, size)
-        )
+        self._file.create_dataset(_FINAL, (0, size), np.float32, maxshape=(None, size))
+        self._waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in (*_COLUMNS, _FINAL)}
 
     def append(self, episode: Episode) -> None:
         """Add one episode."""
@@ -140,19 +142,29 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
             "rewards": episode.rewards,
             "terminals": ends & episode.terminal,
             "timeouts": ends & (not episode.terminal),
-            "episodes/final_observation": episode.observations[-1:],
+            _FINAL: episode.observations[-1:],
         }
         for name, values in columns.items():
-            column = self._file[name]
-            column.resize(len(column) + len(values), axis=0)
-            column[-len(values) :] = values
+            self._waiting[name].append(values)
         self._starts.append(self.transitions)
         self._lengths.append(length)
         self._sources.append(episode.source)
         self.transitions += length
+        if self.transitions - self._written >= _ROWS_PER_WRITE:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write the episodes that wait."""
+        for name, parts in self._waiting.items():
+            column, values = self._file[name], np.concatenate(parts or [self._file[name][:0]])
+            column.resize(len(column) + len(values), axis=0)
+            column[len(column) - len(values) :] = values
+            parts.clear()
+        self._written = self.transitions
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Write the episode table and metadata, flush to disk, take the final name."""
+        self._flush()
         episodes = self._file["episodes"]
         episodes["start"] = np.array(self._starts, np.int64)
         episodes["length"] = np.array(self._lengths, np.int64)
