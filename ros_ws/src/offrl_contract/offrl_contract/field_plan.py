@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 
 _LONGEST_WALK = 4096  # structures or strings in one sequence; longer ones take the general path
 _CDR_HEADER = 4  # bytes, the second of which says the byte order
+_NARROW = 256  # bytes up to which fields are gathered together
 _PADDING = 3  # bytes that a middleware may add to the end
 
 
@@ -37,35 +38,52 @@ class Slot:
     count: int
     dtype: np.dtype[Any]
 
+    @property
+    def width(self) -> int:
+        """Size [bytes]."""
+        return self.count * self.dtype.itemsize
 
-@dataclass(frozen=True)
+
 class Layout:
     """Where things are in messages like the template."""
 
-    slots: Mapping[str, Slot]
-    guards: tuple[tuple[int, bytes], ...]
-    """Position and content of the bytes that a message must share with the template."""
+    def __init__(self, slots: Mapping[str, Slot], guards: list[tuple[int, bytes]]) -> None:
+        """Take where the wanted fields are, and what a message must share with the template."""
+        self.slots = slots
+        self._guard_at = _positions((at, len(content)) for at, content in guards)
+        self._guard = np.frombuffer(b"".join(content for _, content in guards), np.uint8)
+        narrow = [slot for slot in slots.values() if slot.width <= _NARROW]
+        self._narrow_at = _positions((slot.offset, slot.width) for slot in narrow)
 
     def matches(self, buffer: Bytes, starts: Starts) -> NDArray[np.bool_]:
         """Whether the messages that start there have the template's layout (n,)."""
-        fits = np.ones(len(starts), np.bool_)
-        for offset, content in self.guards:
-            found = sliding_window_view(buffer, len(content))[starts + offset]
-            fits &= (found == np.frombuffer(content, np.uint8)).all(axis=1)
+        found = buffer[starts[:, None] + self._guard_at]  # (n, g)
+        fits: NDArray[np.bool_] = (found == self._guard).all(axis=1)
         return fits
 
     def columns(self, buffer: Bytes, starts: Starts) -> dict[str, Array]:
         """Return the values (n, count) of each wanted field."""
+        narrow = buffer[starts[:, None] + self._narrow_at]  # all small fields side by side
         columns: dict[str, Array] = {}
+        taken = 0
         for path, slot in self.slots.items():
-            if slot.count == 0:
+            if slot.width == 0:
                 columns[path] = np.empty((len(starts), 0))
                 continue
-            width = slot.count * slot.dtype.itemsize
-            raw = sliding_window_view(buffer, width)[starts + slot.offset]  # (n, width), a copy
+            if slot.width <= _NARROW:
+                raw = np.ascontiguousarray(narrow[:, taken : taken + slot.width])
+                taken += slot.width
+            else:
+                raw = sliding_window_view(buffer, slot.width)[starts + slot.offset]
             with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
                 columns[path] = raw.view(slot.dtype).astype(np.float64)
         return columns
+
+
+def _positions(pieces: Iterable[tuple[int, int]]) -> Starts:
+    """Return every position of pieces (offset, width)."""
+    spans = [np.arange(offset, offset + width) for offset, width in pieces]
+    return np.concatenate(spans) if spans else np.zeros(0, np.int64)
 
 
 class FieldPlan:
@@ -97,7 +115,7 @@ class FieldPlan:
             raise UnplannableError(str(error)) from error
         if len(message) - walk.position > _PADDING * self._cdr:
             raise UnplannableError(f"ends at byte {walk.position} of {len(message)}")
-        return Layout(walk.slots, tuple(walk.guards))
+        return Layout(walk.slots, walk.guards)
 
 
 class _Walk:

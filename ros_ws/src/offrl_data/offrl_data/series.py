@@ -1,14 +1,14 @@
 """One bag's topics as time series of the robot file's terms."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot
 from offrl_contract.definitions import definition_hashes, definition_texts
-from offrl_contract.field_plan import FieldPlan, UnplannableError
+from offrl_contract.field_plan import FieldPlan, Layout, UnplannableError
 from offrl_contract.reader import (
     MalformedMessageError,
     Message,
@@ -83,6 +83,7 @@ class _Column:
         if self.reader.has_header:
             wanted |= set(_STAMP)
         self._plan = FieldPlan(topic.type_name, wanted, same, store, wire == "cdr")
+        self._layouts: dict[int, tuple[Layout, Sequence[str]]] = {}
         self._received: list[Times] = []
         self._headers: list[Times] = []
         self._values: dict[str, list[Floats]] = {name: [] for name in terms}
@@ -121,12 +122,11 @@ class _Column:
 
     def _take_layout(self, block: Block, left: Rows, into: "_Decoded") -> Rows:
         """Decode all messages laid out as the first of `left`; return what is left then."""
-        start, size = int(block.starts[left[0]]), int(block.sizes[left[0]])
-        message = block.buffer[start : start + size]
+        first, size = int(left[0]), int(block.sizes[left[0]])
         try:
-            layout = self._plan.layout(message)
+            layout, names = self._layout_of(block, first)
         except UnplannableError:
-            self._take_one(message.tobytes(), int(left[0]), into)
+            self._take_one(block.message(first), first, into)
             return left[1:]
         same = left[block.sizes[left] == size]
         rows = same[layout.matches(block.buffer, block.starts[same])]
@@ -134,8 +134,6 @@ class _Column:
         if self.reader.has_header:
             seconds, fraction = (columns[path][:, 0].astype(np.int64) for path in _STAMP)
             into.headers[rows] = seconds * 1_000_000_000 + fraction
-        selects = any(term.same for term in self.terms.values())
-        names = self.reader.read(message.tobytes()).name if selects else ()
         bad = False
         for name, term in self.terms.items():
             try:
@@ -143,7 +141,18 @@ class _Column:
             except MalformedMessageError:
                 bad = True
         self.malformed += len(rows) * bad
-        return np.setdiff1d(left, rows, assume_unique=True)
+        return left[:0] if len(rows) == len(left) else np.setdiff1d(left, rows, assume_unique=True)
+
+    def _layout_of(self, block: Block, row: int) -> tuple[Layout, Sequence[str]]:
+        """Return the layout of a message and its joint names; the last of this size if it fits."""
+        size = int(block.sizes[row])
+        start = block.starts[row : row + 1]
+        if size not in self._layouts or not self._layouts[size][0].matches(block.buffer, start)[0]:
+            raw = block.message(row)
+            layout = self._plan.layout(np.frombuffer(raw, np.uint8))
+            selects = any(term.same for term in self.terms.values())
+            self._layouts[size] = (layout, self.reader.read(raw).name if selects else ())
+        return self._layouts[size]
 
     def _take_one(self, raw: bytes, row: int, into: "_Decoded") -> None:
         """Decode one message by the general path."""
