@@ -51,14 +51,16 @@ def test_blocks_of_real_mcap_files(bags: Path) -> None:
 
 
 def test_gathered_blocks_are_bounded_and_keep_the_order() -> None:
-    count = GATHERED * 2 + 5
-    messages = ((("/a", "/b")[i % 2], i, bytes([i % 251] * (i % 7))) for i in range(count * 2))
-    blocks = list(gather(messages))
-    assert [len(block.starts) for _, block in blocks] == [GATHERED] * 4 + [5, 5]
-    rows = [
+    rows = [(i % 2, i, bytes([i % 251] * (i % 7))) for i in range(2 * GATHERED + 10)]
+    blocks = list(gather(rows, {0: "/a", 1: "/b"}))
+    half = GATHERED // 2
+    assert [len(block.starts) for _, block in blocks] == [half] * 4 + [5, 5]
+    found = [
         (int(t), b.message(i)) for n, b in blocks if n == "/a" for i, t in enumerate(b.received)
     ]
-    assert rows == [(i, bytes([i % 251] * (i % 7))) for i in range(0, count * 2, 2)]
+    assert found == [(stamp, raw) for key, stamp, raw in rows if key == 0]
+    large = [(0, i, bytes(1 << 20)) for i in range(300)]
+    assert max(block.sizes.sum() for _, block in gather(large, {0: "/a"})) <= 96 << 20
 
 
 def test_an_index_that_lies_is_refused(make_bag: BagMaker) -> None:

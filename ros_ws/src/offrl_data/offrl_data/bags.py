@@ -2,7 +2,6 @@
 
 import sqlite3
 import struct
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,9 +18,10 @@ from offrl_contract.reader import Wire
 from rosbags import rosbag1, rosbag2
 from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.rosbag2.storage_mcap import McapReader
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from rosbags.typesys.store import Typestore
 
-from offrl_data.blocks import Block, gather, indexed, mcap_blocks
+from offrl_data.blocks import Blocks, db3_blocks, gather, indexed, mcap_blocks
 
 STORAGE = (".bag", ".db3", ".mcap")
 _UNREADABLE = (
@@ -71,7 +71,7 @@ class Bag:
             return [self.path]
         return sorted(file for file in self.path.iterdir() if file.suffix in STORAGE)
 
-    def blocks(self, topics: list[Topic]) -> Iterator[tuple[str, Block]]:
+    def blocks(self, topics: list[Topic]) -> Blocks:
         """Yield the messages of topics in blocks, file by file, each in the order of its file."""
         wanted: dict[int, tuple[Any, list[Connection]]] = {}
         for topic in topics:
@@ -165,17 +165,27 @@ class Bag:
         }
 
 
-def _blocks_of(owner: Any, connections: list[Connection]) -> Iterator[tuple[str, Block]]:
-    """Read a file or a rosbag2 directory: by its index where it has one, else by message."""
+def _blocks_of(owner: Any, connections: list[Connection]) -> Blocks:
+    """Read a file or a rosbag2 directory: its storage files at once where they allow it."""
     storages = getattr(owner, "storages", [owner])
-    by_index = all(isinstance(storage, McapReader) and indexed(storage) for storage in storages)
-    if by_index and owner.metadata.compression_mode != "message":
-        topics = {connection.topic for connection in connections}
-        for storage in storages:
-            yield from mcap_blocks(storage, [c for c in storage.connections if c.topic in topics])
+    reads = [_fast_path(storage) for storage in storages]
+    if None in reads or owner.metadata.compression_mode == "message":
+        topics = {connection.id: connection.topic for connection in connections}
+        messages = owner.messages(connections)
+        yield from gather(((c.id, stamp, raw) for c, stamp, raw in messages), topics)
         return
-    messages = owner.messages(connections)
-    yield from gather((c.topic, stamp, raw) for c, stamp, raw in messages)
+    names = {connection.topic for connection in connections}
+    for storage, read in zip(storages, reads, strict=True):
+        wanted = [c for c in storage.connections if c.topic in names]
+        if wanted:
+            yield from read(storage, wanted)
+
+
+def _fast_path(storage: Any) -> Any:
+    """Return what reads a storage file in blocks, or None."""
+    if isinstance(storage, Sqlite3Reader):
+        return db3_blocks
+    return mcap_blocks if isinstance(storage, McapReader) and indexed(storage) else None
 
 
 def _definition(connection: Connection) -> str:

@@ -1,21 +1,24 @@
 """Messages in blocks: many of one topic in one buffer, to be decoded together.
 
-An mcap chunk is a block as it lies, found through its message index; other storage is read message
-by message and gathered.
+An mcap chunk is a block as it lies, found through its message index; messages of other storage are
+gathered.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from itertools import islice
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import ReaderError
 from rosbags.rosbag2.storage_mcap import ChunkInfo, McapReader, decompress
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
 GATHERED = 4096
-"""Messages per block where they are gathered."""
+"""Messages that are gathered before they are decoded."""
+_AT_ONCE = 64
 _GATHERED_BYTES = 1 << 24
 # record header, and the fields of a chunk beside the name of its compression
 _CHUNK_FIXED = 9 + 8 + 8 + 8 + 4 + 4 + 8
@@ -49,28 +52,46 @@ class Block:
         return self.buffer[start : start + int(self.sizes[index])].tobytes()
 
 
-def gather(messages: Iterator[tuple[str, int, bytes]]) -> Iterator[tuple[str, Block]]:
-    """Gather messages (topic, receive stamp [ns], bytes) into blocks per topic."""
-    waiting: dict[str, list[tuple[int, bytes]]] = {}
-    held: dict[str, int] = {}
-    for topic, stamp, raw in messages:
-        batch = waiting.setdefault(topic, [])
-        batch.append((stamp, raw))
-        held[topic] = held.get(topic, 0) + len(raw)
-        if len(batch) == GATHERED or held[topic] > _GATHERED_BYTES:
-            yield topic, _join(batch)
-            waiting[topic], held[topic] = [], 0
-    for topic, batch in waiting.items():
-        if batch:
-            yield topic, _join(batch)
+Blocks = Iterator[tuple[str, Block]]
+"""Topics, each with a block of its messages."""
 
 
-def _join(batch: list[tuple[int, bytes]]) -> Block:
-    stamps, content = zip(*batch, strict=True)
+def gather(rows: Iterable[tuple[int, int, bytes]], topics: Mapping[int, str]) -> Blocks:
+    """Gather rows (connection id, receive stamp [ns], bytes) into blocks per topic."""
+    waiting: list[tuple[int, int, bytes]] = []
+    held = 0
+    source = iter(rows)
+    while some := list(islice(source, _AT_ONCE)):
+        waiting += some
+        held += sum(len(row[2]) for row in some)
+        if len(waiting) >= GATHERED or held > _GATHERED_BYTES:
+            yield from _join(waiting, topics)
+            waiting, held = [], 0
+    if waiting:
+        yield from _join(waiting, topics)
+
+
+def _join(rows: list[tuple[int, int, bytes]], topics: Mapping[int, str]) -> Blocks:
+    """Lay rows one after another into one buffer; a block for each topic among them."""
+    ids, stamps, content = zip(*rows, strict=True)
     sizes = np.fromiter(map(len, content), np.int64, len(content))
-    starts = np.concatenate([[0], np.cumsum(sizes[:-1])]).astype(np.int64)
+    starts = np.cumsum(sizes) - sizes
+    received = np.array(stamps, np.int64)
     buffer = np.frombuffer(b"".join(content), np.uint8)
-    return Block(buffer, starts, sizes, np.array(stamps, np.int64))
+    connection = np.array(ids)
+    for each in np.unique(connection).tolist():
+        mine = np.flatnonzero(connection == each)
+        yield topics[each], Block(buffer, starts[mine], sizes[mine], received[mine])
+
+
+def db3_blocks(reader: Sqlite3Reader, connections: list[Connection]) -> Blocks:
+    """Read the wanted messages of an open .db3 file by one query, in the order of the file."""
+    assert reader.dbconn is not None
+    topics = {connection.id: connection.topic for connection in connections}
+    marks = ", ".join("?" * len(topics))
+    query = f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({marks})"
+    rows: Any = reader.dbconn.execute(query, tuple(topics))
+    yield from gather(rows, topics)
 
 
 def indexed(reader: McapReader) -> bool:
@@ -78,7 +99,7 @@ def indexed(reader: McapReader) -> bool:
     return bool(reader.chunks) and all(chunk.message_index_offsets for chunk in reader.chunks)
 
 
-def mcap_blocks(reader: McapReader, connections: list[Connection]) -> Iterator[tuple[str, Block]]:
+def mcap_blocks(reader: McapReader, connections: list[Connection]) -> Blocks:
     """Read the chunks that hold wanted messages, each as it lies. Raises ReaderError."""
     assert reader.bio is not None
     topics = {connection.id: connection.topic for connection in connections}
