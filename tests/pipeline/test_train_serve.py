@@ -26,6 +26,7 @@ from offrl_policy.policy_file import Policy  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
+from rosbags.rosbag2 import Reader  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 
 from .conftest import Chain  # noqa: E402
@@ -38,9 +39,11 @@ class Player:
 
     def __init__(self, bag: Path, topics: dict[str, str]) -> None:
         self.node = rclpy.create_node("player")
-        with Bag(bag) as opened:
-            wanted = [opened.topics[topic] for topic in topics]
-            self.messages = list(opened.messages(wanted))
+        with Reader(bag) as opened:
+            wanted = [c for c in opened.connections if c.topic in topics]
+            self.messages = [
+                (c.topic, stamp, bytes(raw)) for c, stamp, raw in opened.messages(wanted)
+            ]
         self._clock = self.node.create_publisher(Clock, "/clock", qos_profile_sensor_data)
         self._topics = {
             topic: self.node.create_publisher(message_class(kind), topic, qos_profile_sensor_data)
