@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from offrl_contract import Robot
 from offrl_contract.cli import run
-from offrl_data.dataset import DatasetWriter, Episode
+from offrl_data.dataset import Episode
+from offrl_data.dataset_writer import DatasetWriter
 
 from .conftest import ROBOT, BagMaker, drive
 

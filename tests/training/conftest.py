@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from offrl_contract import Robot, robot_from_yaml
-from offrl_data.dataset import Dataset, DatasetWriter, Episode, load_dataset
+from offrl_data.dataset import Dataset, Episode, load_dataset
+from offrl_data.dataset_writer import DatasetWriter
 
 ROBOT = """
 robot: point

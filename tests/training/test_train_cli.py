@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from offrl_contract import Robot, cli
-from offrl_data.dataset import DatasetWriter
+from offrl_data.dataset_writer import DatasetWriter
 from offrl_training import checkpoint
 from offrl_training.run import load_run
 

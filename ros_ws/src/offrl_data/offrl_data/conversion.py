@@ -33,7 +33,8 @@ from offrl_contract.sampling import (
 from rosbags.typesys.store import Typestore
 
 from offrl_data.bags import Bag
-from offrl_data.dataset import DatasetWriter, Episode
+from offrl_data.dataset import Episode
+from offrl_data.dataset_writer import DatasetWriter
 from offrl_data.series import BagSeries, TopicReport, read_series
 
 Mask = NDArray[np.bool_]

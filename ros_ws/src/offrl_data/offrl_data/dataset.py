@@ -1,29 +1,25 @@
 """The dataset file: HDF5 that D4RL code reads as it is, with nothing lost at episode ends.
 
 Layout: observations (N, o) f4, actions (N, a) f4, rewards (N,) f4, terminals (N,) bool,
-timeouts (N,) bool; episodes/{start, length, source, final_observation}; the rest as attributes of
-the group `metadata`. A terminal ends the task, a timeout only the log.
+timeouts (N,) bool; episodes/{start, length, source, stamp, final_observation}; where the robot has
+them path (N, 2) f4 and images/NAME (N, h, w, c) u1 with episodes/final_images/NAME; the rest as
+attributes of the group `metadata`. A terminal ends the task, a timeout only the log.
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from offrl_contract import InputError, Robot, __version__, robot_from_yaml
+from offrl_contract import InputError, Robot, robot_from_yaml
 
 FORMAT = "offrl-dataset-1"
-_FINAL = "episodes/final_observation"
-_ROWS_PER_WRITE = 8192
-_COLUMNS = ("observations", "actions", "rewards", "terminals", "timeouts")
+COLUMNS = ("observations", "actions", "rewards", "terminals", "timeouts")
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,10 @@ class Episode:
     """Whether the task ended here; otherwise the log did."""
     source: str
     """The bag it is from."""
+    stamp: int = 0
+    """When it began, on the receive clock [ns]; 0 where unknown."""
+    path: NDArray[np.float32] | None = None
+    """(L, 2) where the robot was by its odometry [m], to look at; the policy does not see it."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,14 @@ class Dataset:
     """(E,) transitions of each episode."""
     sources: tuple[str, ...]
     """(E,) bag of each episode."""
+    stamps: NDArray[np.int64]
+    """(E,) when each episode began, on the receive clock [ns]; 0 where unknown."""
     final_observations: NDArray[np.float32]
     """(E, o) where the last transition of each episode led."""
+    path: NDArray[np.float32] | None
+    """(N, 2) where the robot was by its odometry [m]; None without odometry."""
+    images: Mapping[str, tuple[int, ...]]
+    """Shape (h, w, c) of each image term; the pixels stay in the file, under images/NAME."""
     metadata: Mapping[str, Any]
     """Conversion report, definitions, versions."""
     digest: str
@@ -103,96 +109,6 @@ class Dataset:
         return np.concatenate(spans) if spans else np.zeros(0, np.int64)
 
 
-class DatasetWriter(AbstractContextManager["DatasetWriter"]):
-    """Writes episode by episode beside the final name, which appears only when all is well."""
-
-    def __init__(self, path: Path, robot: Robot) -> None:
-        self.path = path
-        self.robot = robot
-        self.transitions = 0
-        self._beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._starts: list[int] = []
-        self._lengths: list[int] = []
-        self._sources: list[str] = []
-        self._written = 0
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = h5py.File(self._beside, "w")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written: {error}") from error
-        widths = {"observations": robot.observation_size, "actions": robot.action_size}
-        for name in _COLUMNS:
-            shape = (0, widths[name]) if name in widths else (0,)
-            kind = np.bool_ if name in ("terminals", "timeouts") else np.float32
-            self._file.create_dataset(
-                name, shape, kind, maxshape=(None, *shape[1:]), chunks=(4096, *shape[1:])
-            )
-        size = robot.observation_size
-        self._file.create_dataset(_FINAL, (0, size), np.float32, maxshape=(None, size))
-        self._waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in (*_COLUMNS, _FINAL)}
-
-    def append(self, episode: Episode) -> None:
-        """Add one episode."""
-        length = len(episode.rewards)
-        ends = np.zeros(length, np.bool_)
-        ends[-1] = True
-        columns = {
-            "observations": episode.observations[:-1],
-            "actions": episode.actions,
-            "rewards": episode.rewards,
-            "terminals": ends & episode.terminal,
-            "timeouts": ends & (not episode.terminal),
-            _FINAL: episode.observations[-1:],
-        }
-        for name, values in columns.items():
-            self._waiting[name].append(values)
-        self._starts.append(self.transitions)
-        self._lengths.append(length)
-        self._sources.append(episode.source)
-        self.transitions += length
-        if self.transitions - self._written >= _ROWS_PER_WRITE:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Write the episodes that wait."""
-        for name, parts in self._waiting.items():
-            column, values = self._file[name], np.concatenate(parts or [self._file[name][:0]])
-            column.resize(len(column) + len(values), axis=0)
-            column[len(column) - len(values) :] = values
-            parts.clear()
-        self._written = self.transitions
-
-    def finish(self, metadata: Mapping[str, Any]) -> None:
-        """Write the episode table and metadata, flush to disk, take the final name."""
-        self._flush()
-        episodes = self._file["episodes"]
-        episodes["start"] = np.array(self._starts, np.int64)
-        episodes["length"] = np.array(self._lengths, np.int64)
-        episodes["source"] = np.array(self._sources, dtype=h5py.string_dtype())
-        attributes = self._file.create_group("metadata").attrs
-        attributes["format"] = FORMAT
-        attributes["robot"] = self.robot.to_yaml()
-        attributes["robot_digest"] = self.robot.digest()
-        attributes["offrl_version"] = __version__
-        for name, value in metadata.items():
-            attributes[name] = json.dumps(value)
-        self._file.close()
-        with self._beside.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(self._beside, self.path)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Remove what is unfinished."""
-        if self._file:
-            self._file.close()
-        self._beside.unlink(missing_ok=True)
-
-
 def load_dataset(path: Path) -> Dataset:
     """Load a dataset file whole. Raises InputError where it is not one, is empty or has NaN."""
     if not path.is_file():
@@ -210,9 +126,10 @@ def _read(file: h5py.File, path: Path) -> Dataset:
     attributes = dict(file["metadata"].attrs)
     if attributes.get("format") != FORMAT:
         raise InputError(f"{path}: format '{attributes.get('format')}', expected '{FORMAT}'")
-    columns = {name: file[name][()] for name in _COLUMNS}
+    columns = {name: file[name][()] for name in COLUMNS}
     starts, lengths = file["episodes/start"][()], file["episodes/length"][()]
     final_observations = file["episodes/final_observation"][()]
+    images = file.get("images", {})
     content = sha256()
     for values in (*columns.values(), starts, lengths, final_observations):
         content.update(np.ascontiguousarray(values).tobytes())
@@ -223,7 +140,10 @@ def _read(file: h5py.File, path: Path) -> Dataset:
         starts=starts,
         lengths=lengths,
         sources=tuple(source.decode() for source in file["episodes/source"][()]),
+        stamps=file["episodes/stamp"][()],
         final_observations=final_observations,
+        path=file["path"][()] if "path" in file else None,
+        images={name: images[name].shape[1:] for name in images},
         metadata={name: json.loads(v) for name, v in attributes.items() if name not in known},
         digest=content.hexdigest()[:16],
     )
@@ -234,7 +154,7 @@ def _check(dataset: Dataset, path: Path) -> None:
     if not len(dataset):
         raise InputError(f"{path}: the dataset has no transitions")
     rows = len(dataset)
-    for name in _COLUMNS:
+    for name in COLUMNS:
         if len(getattr(dataset, name)) != rows:
             raise InputError(f"{path}: {name} has {len(getattr(dataset, name))} rows, not {rows}")
     robot = dataset.robot

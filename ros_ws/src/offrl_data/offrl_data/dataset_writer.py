@@ -1,0 +1,123 @@
+"""Writing the dataset file: episode by episode, beside its final name until it is whole."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from offrl_contract import InputError, Robot, __version__
+
+from offrl_data.dataset import FORMAT, Episode
+
+_FINAL = "episodes/final_observation"
+_ROWS_PER_WRITE = 8192
+_ROWS_PER_CHUNK = 4096
+
+
+class DatasetWriter(AbstractContextManager["DatasetWriter"]):
+    """Writes episode by episode beside the final name, which appears only when all is well."""
+
+    def __init__(self, path: Path, robot: Robot) -> None:
+        self.path = path
+        self.robot = robot
+        self.transitions = 0
+        self._beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._starts: list[int] = []
+        self._lengths: list[int] = []
+        self._sources: list[str] = []
+        self._stamps: list[int] = []
+        self._written = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = h5py.File(self._beside, "w")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error}") from error
+        self._waiting: dict[str, list[NDArray[Any]]] = {}
+        for name, width in (
+            ("observations", robot.observation_size),
+            ("actions", robot.action_size),
+            (_FINAL, robot.observation_size),
+        ):
+            self._column(name, (width,), np.float32)
+        self._column("rewards", (), np.float32)
+        self._column("terminals", (), np.bool_)
+        self._column("timeouts", (), np.bool_)
+
+    def append(self, episode: Episode) -> None:
+        """Add one episode. Raises InputError where it cannot be written."""
+        length = len(episode.rewards)
+        ends = np.zeros(length, np.bool_)
+        ends[-1] = True
+        columns = {
+            "observations": episode.observations[:-1],
+            "actions": episode.actions,
+            "rewards": episode.rewards,
+            "terminals": ends & episode.terminal,
+            "timeouts": ends & (not episode.terminal),
+            _FINAL: episode.observations[-1:],
+        }
+        if episode.path is not None:
+            columns["path"] = episode.path
+            if not self.transitions:
+                self._column("path", (2,), np.float32)
+        for name, values in columns.items():
+            self._waiting[name].append(values)
+        self._starts.append(self.transitions)
+        self._lengths.append(length)
+        self._sources.append(episode.source)
+        self._stamps.append(episode.stamp)
+        self.transitions += length
+        if self.transitions - self._written >= _ROWS_PER_WRITE:
+            self._flush()
+
+    def finish(self, metadata: Mapping[str, Any]) -> None:
+        """Write the episode table and metadata, flush to disk, take the final name."""
+        self._flush()
+        episodes = self._file["episodes"]
+        episodes["start"] = np.array(self._starts, np.int64)
+        episodes["length"] = np.array(self._lengths, np.int64)
+        episodes["source"] = np.array(self._sources, dtype=h5py.string_dtype())
+        episodes["stamp"] = np.array(self._stamps, np.int64)
+        attributes = self._file.create_group("metadata").attrs
+        attributes["format"] = FORMAT
+        attributes["robot"] = self.robot.to_yaml()
+        attributes["robot_digest"] = self.robot.digest()
+        attributes["offrl_version"] = __version__
+        for name, value in metadata.items():
+            attributes[name] = json.dumps(value)
+        self._file.close()
+        with self._beside.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(self._beside, self.path)
+
+    def _column(self, name: str, shape: tuple[int, ...], kind: Any) -> None:
+        """Make a column that grows by rows of `shape`."""
+        chunks = (_ROWS_PER_CHUNK, *shape)
+        self._file.create_dataset(name, (0, *shape), kind, maxshape=(None, *shape), chunks=chunks)
+        self._waiting[name] = []
+
+    def _flush(self) -> None:
+        """Write the episodes that wait."""
+        for name, parts in self._waiting.items():
+            column, values = self._file[name], np.concatenate(parts or [self._file[name][:0]])
+            column.resize(len(column) + len(values), axis=0)
+            column[len(column) - len(values) :] = values
+            parts.clear()
+        self._written = self.transitions
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove what is unfinished."""
+        if self._file:
+            self._file.close()
+        self._beside.unlink(missing_ok=True)
