@@ -18,12 +18,19 @@ DEFAULT_DISTRO = "kilted"
 _IDL_RULE = "=" * 80 + "\n"
 
 
+_DISTROS = {s.value.removeprefix("ros2_"): s for s in Stores if s.value.startswith("ros2_")}
+
+
+def require_distro(distro: str) -> None:
+    """Raise InputError unless a ROS 2 distribution is known."""
+    if distro not in _DISTROS:
+        raise InputError(f"--distro {distro}: unknown distribution.{nearest(distro, _DISTROS)}")
+
+
 def distro_definitions(distro: str = DEFAULT_DISTRO) -> Typestore:
     """Return the definitions of a ROS 2 distribution. Raises InputError for an unknown one."""
-    stores = {s.value.removeprefix("ros2_"): s for s in Stores if s.value.startswith("ros2_")}
-    if distro not in stores:
-        raise InputError(f"--distro {distro}: unknown distribution.{nearest(distro, stores)}")
-    return get_typestore(stores[distro])
+    require_distro(distro)
+    return get_typestore(_DISTROS[distro])
 
 
 def noetic_definitions() -> Typestore:

@@ -76,6 +76,24 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         if self.transitions - self._written >= _ROWS_PER_WRITE:
             self._flush()
 
+    def append_file(self, file: h5py.File) -> None:
+        """Add the episodes of another dataset file of this robot, in pieces."""
+        rows = len(file["rewards"])
+        if not rows:
+            return
+        if "path" in file and "path" not in self._file:
+            self._column("path", (2,), np.float32)
+        episodes = file["episodes"]
+        self._flush()
+        for name in self._waiting:
+            self._copy(file[name], self._file[name])
+        self._starts += (episodes["start"][()] + self.transitions).tolist()
+        self._lengths += episodes["length"][()].tolist()
+        self._sources += [source.decode() for source in episodes["source"][()]]
+        self._stamps += episodes["stamp"][()].tolist()
+        self.transitions += rows
+        self._written = self.transitions
+
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Write the episode table and metadata, flush to disk, take the final name."""
         self._flush()
@@ -101,6 +119,13 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         chunks = (_ROWS_PER_CHUNK, *shape)
         self._file.create_dataset(name, (0, *shape), kind, maxshape=(None, *shape), chunks=chunks)
         self._waiting[name] = []
+
+    def _copy(self, source: h5py.Dataset, target: h5py.Dataset) -> None:
+        before, count = len(target), len(source)
+        target.resize(before + count, axis=0)
+        for at in range(0, count, _ROWS_PER_WRITE):
+            rows = source[at : at + _ROWS_PER_WRITE]
+            target[before + at : before + at + len(rows)] = rows
 
     def _flush(self) -> None:
         """Write the episodes that wait."""
