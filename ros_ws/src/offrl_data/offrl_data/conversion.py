@@ -20,8 +20,8 @@ from typing import Any
 
 import h5py
 import numpy as np
-from offrl_contract import InputError, Robot, __version__, robot_from_yaml
-from offrl_contract.definitions import definition_hashes, definition_texts, from_texts
+from offrl_contract import InputError, Robot, __version__
+from offrl_contract.definitions import definition_hashes, definition_texts
 from offrl_contract.errors import nearest
 from offrl_contract.sampling import action_names, observation_names
 
@@ -86,15 +86,15 @@ def convert_bags(
     Raises InputError for a topic that every bag lacks, definitions that differ between bags, and
     a dataset without transitions.
     """
-    task = _Task(robot.to_yaml(), definitions or MessageDefinitions(), strict)
+    task = _Task(robot, definitions or MessageDefinitions(), strict)
     with _parts_folder(out, resume) as folder:
         parts = [folder / f"{task.key(path)}.h5" for path in paths]
         reports = _convert_all(task, paths, parts, jobs, advance)
         _require_transitions(reports)
         whole = folder / "whole.h5"
         with DatasetWriter(whole, robot) as writer:
-            metadata = _join_parts(writer, parts, reports)
-            writer.finish(_metadata(robot, reports, metadata, task.definitions))
+            texts, hashes = _join_parts(writer, parts, reports)
+            writer.finish(_metadata(robot, reports, texts, hashes, task.definitions))
         os.replace(whole, out)
     return reports
 
@@ -103,7 +103,7 @@ def convert_bags(
 class _Task:
     """What a process has to know to convert a bag."""
 
-    robot: str
+    robot: Robot
     definitions: MessageDefinitions
     strict: bool
 
@@ -112,13 +112,12 @@ class _Task:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         source = self.definitions
-        about = (str(path.absolute()), states, self.robot, source.distro, str(source.msgs))
+        about = (str(path.absolute()), states, self.robot.digest(), source.distro, str(source.msgs))
         return sha256(repr((about, self.strict, __version__)).encode()).hexdigest()[:16]
 
     def run(self, path: Path, part: Path, advance: Callable[[float], None]) -> BagReport:
         """Convert one bag to a part; one that cannot be used becomes an empty part."""
-        robot = robot_from_yaml(self.robot, "robot file")
-        with DatasetWriter(part, robot) as writer, ExitStack() as stack:
+        with DatasetWriter(part, self.robot) as writer, ExitStack() as stack:
             try:
                 bag = stack.enter_context(Bag(path))
             except InputError as error:
@@ -126,7 +125,7 @@ class _Task:
                     raise
                 report, decoded = _skipped(path.name, "", [], [str(error)]), None
             else:
-                report, decoded = _convert_bag(bag, robot, self.definitions, writer, advance)
+                report, decoded = _convert_bag(bag, self.robot, self.definitions, writer, advance)
                 if self.strict and report.losses:
                     raise InputError(f"{path}: --strict: {'; '.join(report.losses)}")
             found = (decoded.definitions, decoded.hashes) if decoded else ({}, {})
@@ -255,8 +254,11 @@ def _parts_folder(out: Path, resume: bool) -> Iterator[Path]:
 
 def _join_parts(
     writer: DatasetWriter, parts: list[Path], reports: list[BagReport]
-) -> dict[str, str]:
-    """Append all parts; return definition texts by type. Raises InputError where they differ."""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Append all parts; return definition texts and hashes by type.
+
+    Raises InputError where the definitions of two bags differ.
+    """
     texts: dict[str, str] = {}
     hashes: dict[str, tuple[str, str]] = {}
     for part, report in zip(parts, reports, strict=True):
@@ -270,7 +272,7 @@ def _join_parts(
                     )
             texts = json.loads(attributes["definitions"]) | texts
             writer.append_file(file)
-    return texts
+    return texts, {type_name: found for type_name, (found, _) in hashes.items()}
 
 
 def _report_of(part: Path) -> BagReport:
@@ -297,7 +299,7 @@ class _LackingTopics:
     """Refuses a topic that no bag has, as soon as the first bag lacks it."""
 
     def __init__(self, task: _Task, paths: list[Path]) -> None:
-        self._robot = robot_from_yaml(task.robot, "robot file")
+        self._robot = task.robot
         self._paths = paths
         self._checked = False
 
@@ -336,18 +338,20 @@ def _metadata(
     robot: Robot,
     reports: list[BagReport],
     texts: dict[str, str],
+    hashes: dict[str, str],
     definitions: MessageDefinitions,
 ) -> dict[str, Any]:
     """Return what the dataset file carries beside its rows."""
-    absent = sorted(set(robot.topics().values()) - set(texts))
+    absent = set(robot.topics().values()) - set(texts)
     if absent:
         default = definitions.ros2
-        texts |= definition_texts(default, [name for name in absent if name in default.fielddefs])
-    store = from_texts(texts, "dataset")
+        known = absent & set(default.fielddefs)
+        texts |= definition_texts(default, known)
+        hashes |= definition_hashes(default, known)
     return {
         "report": [report.as_dict() for report in reports],
         "definitions": texts,
-        "definition_hashes": definition_hashes(store, texts),
+        "definition_hashes": hashes,
         "observation_names": observation_names(robot),
         "action_names": action_names(robot),
     }

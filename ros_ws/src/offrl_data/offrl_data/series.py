@@ -80,6 +80,8 @@ class _Column:
         self.decoder = decoder
         self.clocks = clocks
         self._waiting: list[Batch] = []
+        self._waiting_received: list[Times] = []
+        self._header_offsets: list[Times] = []
         self._waiting_bytes = 0
         self._received: list[Times] = []
         self._published: list[Times] = []
@@ -103,26 +105,26 @@ class _Column:
             batch = block.pick(rows).packed()
             self._waiting.append(batch)
             self._waiting_bytes += len(batch.buffer)
-        headers = stamps.get("header")
-        if headers is None:
-            headers = received.copy()
-            if len(rows):
-                headers[rows] = self.decoder.header_stamps(batch, received[rows])
+            self._waiting_received.append(received[rows])
+        if "header" in stamps:
+            self._headers.append(stamps["header"])
         if self._waiting_bytes > _DECODED_AT_ONCE:
             self.decode()
         self._used.append(rows + self._count)
         self._count += len(received)
         self._received.append(received)
-        self._headers.append(headers)
         if block.published is not None:
             self._published.append(block.published)
 
     def decode(self) -> None:
         """Decode what waits."""
-        if self._waiting:
-            for name, values in self.decoder.decode(join(self._waiting)).items():
-                self._values[name].append(values)
-            self._waiting, self._waiting_bytes = [], 0
+        if not self._waiting:
+            return
+        batch, received = join(self._waiting), np.concatenate(self._waiting_received)
+        for name, values in self.decoder.decode(batch).items():
+            self._values[name].append(values)
+        self._header_offsets.append(self.decoder.header_stamps(batch, received) - received)
+        self._waiting, self._waiting_received, self._waiting_bytes = [], [], 0
 
     def _clocks_of(self, block: Block) -> dict[str, Times]:
         """Return the stamps of a block on the clocks in use."""
@@ -181,8 +183,7 @@ class _Column:
         used = np.concatenate([_NONE, *self._used])
         offset = None
         if self.decoder.has_header and len(used):
-            headers = np.concatenate(self._headers)
-            offset = float(np.median((headers - received)[used])) / 1e9
+            offset = float(np.median(np.concatenate(self._header_offsets))) / 1e9
         received = np.sort(received)
         spacing = float(np.median(np.diff(received))) / 1e9 if len(received) > 1 else 0.0
         return TopicReport(

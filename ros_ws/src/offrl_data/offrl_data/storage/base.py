@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Literal
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
@@ -120,7 +119,9 @@ def rows_at(buffer: Bytes, starts: Ints, width: int) -> Bytes:
         raise ValueError(f"{width} bytes wanted of {len(buffer)}")
     if len(starts) and not 0 <= starts.min() <= starts.max() <= len(buffer) - width:
         raise ValueError(f"{width} bytes from {starts.max()} on lie outside of {len(buffer)}")
-    return sliding_window_view(buffer, width)[starts]
+    shape = (len(buffer) - width + 1, width)
+    windows: Bytes = np.ndarray(shape, np.uint8, buffer, strides=(1, 1))  # all overlap
+    return windows[starts]
 
 
 Blocks = Iterator[tuple[int, Block]]
