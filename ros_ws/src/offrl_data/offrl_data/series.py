@@ -25,7 +25,7 @@ MAX_CLOCK_OFFSET = 1.0
 """A header or publish clock further from the receive clock than this is refused [s]."""
 ODOMETRY = "nav_msgs/msg/Odometry"
 _BLOCKS_WAITING = 64
-_DECODED_AT_ONCE = 1 << 22  # [bytes]
+_DECODED_AT_ONCE = 1 << 21  # [bytes]
 PATH = "odometry_path"
 """Name of the series (n, 2) of where the robot was, to look at; there where a topic is odometry."""
 

@@ -1,6 +1,7 @@
-"""ROS 2 .db3 files: SQLite, read by one query in the order of the file."""
+"""ROS 2 .db3 files: SQLite, its pages read as columns; by queries where that is not possible."""
 
 from collections.abc import Collection
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,27 @@ from urllib.parse import quote
 import apsw
 import numpy as np
 
-from offrl_data.storage.base import Blocks, Channel, Listed, Storage, StorageError
+from offrl_data.storage.base import (
+    Batch,
+    Blocks,
+    Channel,
+    Listed,
+    Sliced,
+    Storage,
+    StorageError,
+)
+from offrl_data.storage.sqlite_pages import PagesError, SqlitePages
 
 ROWS = 4096
 """Rows that are read at once."""
+_COLUMNS = "SELECT name, type, pk FROM pragma_table_info('messages')"
+_EXPECTED = [
+    ("id", "INTEGER", 1),
+    ("topic_id", "INTEGER", 0),
+    ("timestamp", "INTEGER", 0),
+    ("data", "BLOB", 0),
+]
+_ROOT = "SELECT rootpage FROM sqlite_master WHERE name = 'messages'"
 _FIRST = 16  # rows whose size tells how many more are read at once
 _BYTES = 1 << 24  # that are read at once, about
 _MAPPED = 1 << 30  # of the file in memory, without a copy [bytes]
@@ -24,6 +42,8 @@ class Db3(Storage):
     def __init__(self, path: Path) -> None:
         """Open a file; one whose log cannot be merged is read without. Raises StorageError."""
         super().__init__(path)
+        self._merged = False
+        """Whether the file is read together with its write-ahead log."""
         try:
             self._database = self._open()
             self.channels = self._channels()
@@ -45,7 +65,30 @@ class Db3(Storage):
         return counts
 
     def blocks(self, wanted: Collection[int]) -> Blocks:
-        """Yield the messages of the wanted topics, around rows that cannot be read."""
+        """Yield the messages of the wanted topics, around what cannot be read."""
+        if self._merged or self._query(_COLUMNS) != _EXPECTED:
+            yield from self._queried(wanted)
+            return
+        try:
+            pages = SqlitePages(self.path)
+            leaves, lost = pages.leaves(self._query(_ROOT)[0][0])
+        except (PagesError, apsw.Error) as error:
+            self.notes.append(f"read by queries: {error}")
+            yield from self._queried(wanted)
+            return
+        with closing(pages):
+            if lost:
+                self.losses.add(f"{lost} pages of the table are lost, with their messages")
+            for rows in pages.rows(leaves):
+                if rows.damaged:
+                    self.losses.add(f"{rows.damaged} rows or pages are damaged", rows.damaged)
+                for topic in np.unique(rows.first).tolist():
+                    if topic in wanted:
+                        mine = np.flatnonzero(rows.first == topic)
+                        batch = Batch(rows.buffer, rows.starts[mine], rows.sizes[mine])
+                        yield topic, Sliced(rows.second[mine], None, batch)
+
+    def _queried(self, wanted: Collection[int]) -> Blocks:
         last = yield from self._rows(wanted, "ASC", None)
         if last is not None:
             yield from self._rows(wanted, "DESC", last)
@@ -99,6 +142,7 @@ class Db3(Storage):
             try:
                 database = _connect(uri)
                 database.execute("SELECT count(*) FROM topics").fetchall()
+                self._merged = True
                 return database
             except apsw.Error as error:
                 lost = f"{log.name} ({log.stat().st_size} bytes) cannot be merged ({error})"
