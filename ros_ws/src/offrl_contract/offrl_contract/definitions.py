@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from rosbags.interfaces import Nodetype
 from rosbags.typesys import (
     Stores,
     TypesysError,
@@ -69,6 +71,26 @@ def require_type(store: Typestore, type_name: str, where: str) -> None:
             f"{where}: no definition of {type_name}. "
             "Remedies: --msgs DIR with its .msg file, or --distro of the recording."
         )
+
+
+def missing_types(store: Typestore, type_name: str) -> set[str]:
+    """Return the types below a type, itself included, that nobody defines."""
+    missing: set[str] = set()
+    known: set[str] = set()
+    waiting = [type_name]
+    while waiting:
+        name = waiting.pop()
+        if name in known:
+            continue
+        known.add(name)
+        if name not in store.fielddefs:
+            missing.add(name)
+            continue
+        for _, (tag, what) in store.fielddefs[name][1]:
+            inner: Any = what[0] if tag in (Nodetype.ARRAY, Nodetype.SEQUENCE) else (tag, what)
+            if inner[0] == Nodetype.NAME:
+                waiting.append(inner[1])
+    return missing
 
 
 def definition_texts(store: Typestore, type_names: Iterable[str]) -> dict[str, str]:

@@ -112,7 +112,7 @@ def cut_episodes(robot: Robot, ticks: Ticks, source: str) -> tuple[list[Episode]
             Episode(
                 observations=vectors[start : stop + 1],
                 actions=ticks.action.values[start:stop].astype(np.float32),
-                rewards=rewards[start:stop].astype(np.float32),
+                rewards=rewards[start:stop],
                 terminal=bool(terminals[stop - 1]),
                 source=source,
                 stamp=int(ticks.times[start]),
@@ -144,17 +144,18 @@ def _reasons(robot: Robot, ticks: Ticks) -> NDArray[np.object_]:
 
 def _outcomes(
     robot: Robot, ticks: Ticks, usable: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], Mask]:
+) -> tuple[NDArray[np.float32], Mask]:
     """Return the rewards and terminals (T,) of transitions that begin at usable ticks."""
-    rewards = np.zeros(len(ticks.times))
+    rewards = np.zeros(len(ticks.times), np.float32)
     terminals = np.zeros(len(ticks.times), np.bool_)
     if len(usable):
         terms = ticks.observation | ticks.signals
         now = {name: each.values[usable] for name, each in terms.items()}
         then = {name: each.values[usable + 1] for name, each in terms.items()}
-        rewards[usable], terminals[usable] = rewards_and_terminals(
-            robot, now, then, ticks.action.values[usable]
-        )
+        with np.errstate(over="ignore"):  # beyond single precision is not finite
+            rewards[usable], terminals[usable] = rewards_and_terminals(
+                robot, now, then, ticks.action.values[usable]
+            )
     return rewards, terminals
 
 

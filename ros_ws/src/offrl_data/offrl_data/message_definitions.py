@@ -9,6 +9,7 @@ from offrl_contract.definitions import (
     add_folder,
     distro_definitions,
     from_texts,
+    missing_types,
     noetic_definitions,
     require_distro,
     require_type,
@@ -65,5 +66,7 @@ class MessageDefinitions:
 @lru_cache(maxsize=256)
 def _own(type_name: str, definition: str) -> Typestore:
     store = from_texts({type_name: definition}, "the bag")
-    require_type(store, type_name, "the bag")
+    missing = missing_types(store, type_name)
+    if missing:
+        raise InputError(f"the bag: no definition of {', '.join(sorted(missing))}")
     return store

@@ -1,9 +1,10 @@
 """ROS 2 .db3 files: SQLite, its pages read as columns; by queries where that is not possible."""
 
 from collections.abc import Collection
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -30,9 +31,11 @@ _EXPECTED = [
     ("timestamp", "INTEGER", 0),
     ("data", "BLOB", 0),
 ]
+_START = 1 << 22  # of a file, where its tables of topics are [bytes]
 _ROOT = "SELECT rootpage FROM sqlite_master WHERE name = 'messages'"
 _FIRST = 16  # rows whose size tells how many more are read at once
 _BYTES = 1 << 24  # that are read at once, about
+_LARGEST_FILE = 1 << 42  # [bytes]
 _MAPPED = 1 << 30  # of the file in memory, without a copy [bytes]
 
 
@@ -42,17 +45,20 @@ class Db3(Storage):
     def __init__(self, path: Path) -> None:
         """Open a file; one whose log cannot be merged is read without. Raises StorageError."""
         super().__init__(path)
+        self._copies = ExitStack()
         self._merged = False
         """Whether the file is read together with its write-ahead log."""
         try:
             self._database = self._open()
             self.channels = self._channels()
-        except apsw.Error as error:
+        except (apsw.Error, ValueError, TypeError, OSError) as error:
+            self._copies.close()
             raise StorageError(str(error)) from error
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+        self._copies.close()
 
     def count(self) -> dict[int, int]:
         """Count the rows of each topic."""
@@ -66,14 +72,12 @@ class Db3(Storage):
 
     def blocks(self, wanted: Collection[int]) -> Blocks:
         """Yield the messages of the wanted topics, around what cannot be read."""
-        if self._merged or self._query(_COLUMNS) != _EXPECTED:
-            yield from self._queried(wanted)
-            return
         try:
+            if self._merged or self._query(_COLUMNS) != _EXPECTED:
+                raise PagesError("with a log, or a table of other columns")
             pages = SqlitePages(self.path)
             leaves, lost = pages.leaves(self._query(_ROOT)[0][0])
-        except (PagesError, apsw.Error) as error:
-            self.notes.append(f"read by queries: {error}")
+        except (apsw.Error, ValueError, IndexError):
             yield from self._queried(wanted)
             return
         with closing(pages):
@@ -89,36 +93,28 @@ class Db3(Storage):
                         yield topic, Sliced(rows.second[mine], None, batch)
 
     def _queried(self, wanted: Collection[int]) -> Blocks:
-        last = yield from self._rows(wanted, "ASC", None)
-        if last is not None:
-            yield from self._rows(wanted, "DESC", last)
-
-    def _rows(self, wanted: Collection[int], order: str, after: int | None) -> Any:
-        """Yield blocks in the order of row ids; return the last one read where that failed."""
+        """Ask SQLite for the rows, up to the first that it cannot read."""
         marks = ", ".join("?" * len(wanted))
-        query = f"SELECT topic_id, timestamp, data, id FROM messages WHERE topic_id IN ({marks})"
-        if after is not None:
-            query += f" AND id > {after}"
-        rows = self._database.execute(f"{query} ORDER BY id {order}", tuple(wanted))
-        last, failed, count = after or 0, False, _FIRST
-        while not failed:
+        query = f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({marks})"
+        count, whole, rows = _FIRST, True, None
+        while whole:
             some: list[Any] = []
             try:
+                if rows is None:
+                    rows = self._database.execute(f"{query} ORDER BY rowid", tuple(wanted))
                 some.extend(islice(rows, count))
-            except apsw.Error as error:
-                self.losses.add(f"rows cannot be read in {order.lower()}ending order: {error}")
-                failed = True
+            except (apsw.Error, ValueError) as error:
+                self.losses.add(f"rows cannot be read to their end: {error}")
+                whole = False
             if not some:
-                break
-            last = some[-1][3]
-            yield from self._blocks(some if after is None else some[::-1])
+                return
+            yield from self._blocks(some)
             mean = sum(len(row[2]) for row in some[:_FIRST] if _sound(row)) // _FIRST + 1
             count = min(max(_BYTES // mean, 1), ROWS)
-        return last if failed else None
 
     def _blocks(self, rows: list[Any]) -> Blocks:
         """Lay rows out by topic."""
-        topics, stamps, content, _ = zip(*rows, strict=True)
+        topics, stamps, content = zip(*rows, strict=True)
         try:
             received = np.array(stamps, np.int64)
             if set(map(type, content)) != {bytes}:
@@ -147,7 +143,23 @@ class Db3(Storage):
             except apsw.Error as error:
                 lost = f"{log.name} ({log.stat().st_size} bytes) cannot be merged ({error})"
                 self.losses.add(f"{lost}: the newest messages may be missing")
+        missing = _missing_bytes(self.path)
+        if missing:
+            self.losses.add(f"the file is cut off, {missing} bytes of it are missing")
+            uri = f"file:{quote(self._padded_start(missing))}?mode=ro"
         return _connect(f"{uri}&immutable=1")
+
+    def _padded_start(self, missing: int) -> str:
+        """Copy the start of a cut-off file, with its tables of topics, at its full length.
+
+        SQLite opens no file that is shorter than its header says; rows are read from the pages.
+        """
+        folder = Path(self._copies.enter_context(TemporaryDirectory(prefix="offrl-")))
+        copy = folder / self.path.name
+        with self.path.open("rb") as file, copy.open("wb") as start:
+            start.write(file.read(_START))
+            start.truncate(self.path.stat().st_size + missing)
+        return str(copy)
 
     def _channels(self) -> dict[int, Channel]:
         tables = {name for (name,) in self._query("SELECT name FROM sqlite_master")}
@@ -165,6 +177,16 @@ class Db3(Storage):
 
     def _query(self, text: str) -> list[Any]:
         return list(self._database.execute(text))
+
+
+def _missing_bytes(path: Path) -> int:
+    """Return how many bytes a file lacks of what its header says."""
+    with path.open("rb") as file:
+        head = file.read(32)
+    size = int.from_bytes(head[16:18], "big")
+    claimed = int.from_bytes(head[28:32], "big") * (1 << 16 if size == 1 else size)
+    known = head[24:28] != bytes(4)  # else written by a SQLite that kept no count
+    return max(0, min(claimed, _LARGEST_FILE) - path.stat().st_size) if known else 0
 
 
 def _connect(uri: str) -> apsw.Connection:

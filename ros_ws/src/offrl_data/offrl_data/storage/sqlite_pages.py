@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offrl_data.storage.base import Bytes, Ints, rows_at
 
@@ -116,58 +117,70 @@ class SqlitePages:
         return np.append(left.astype(np.int64), right)
 
     def _parse(self, buffer: Bytes, pages: Ints) -> PageRows:
-        """Parse the cells of leaf pages that lie one after another."""
-        base = np.arange(len(pages)) * self.size
-        head = base + np.where(pages == 1, 100, 0)
-        counts = (buffer[head + 3].astype(np.int64) << 8) | buffer[head + 4]
-        whole = (buffer[head] == _LEAF) & (head - base + 8 + 2 * counts <= self.size)
-        damaged = int((~whole).sum())
-        counts = np.where(whole, counts, 0)
-        page = np.repeat(base, counts)
-        index = np.arange(len(page)) - np.repeat(np.cumsum(counts) - counts, counts)
-        pointer = np.repeat(head, counts) + 8 + 2 * index
-        cell = page + ((buffer[pointer].astype(np.int64) << 8) | buffer[pointer + 1])
+        """Parse the cells of leaf pages that lie one after another, section 1.6."""
+        page, cell, damaged = self._cells(buffer, pages)
         size, at = _varint(buffer, cell)
         _, payload = _varint(buffer, at)
         width, at = _varint(buffer, payload)
         kinds = []
-        for _ in range(4):
+        for _ in range(4):  # of the key (NULL, it is the row id), two integers, a blob
             kind, at = _varint(buffer, np.minimum(at, len(buffer) - _SLACK))
             kinds.append(kind)
-        sound = (kinds[0] == 0) & (kinds[1] < 10) & (kinds[2] < 10) & (kinds[3] >= _BLOB)
-        sound &= (kinds[3] % 2 == 0) & (payload + width <= page + self.size) & (size < _LARGEST)
-        spans = [_WIDTHS[np.clip(kind, 0, 9)] for kind in kinds[1:3]]
+        fixed = width + _WIDTHS[np.clip(kinds[1], 0, 9)] + _WIDTHS[np.clip(kinds[2], 0, 9)]
         blob = (kinds[3] - _BLOB) // 2
-        sound &= width + spans[0] + spans[1] + blob == size
         local = self._local(size)
-        sound &= payload + local <= page + self.size
-        sound &= width + spans[0] + spans[1] <= local
+        sound = (kinds[0] == 0) & (kinds[1] < 10) & (kinds[2] < 10) & (kinds[3] >= _BLOB)
+        sound &= (kinds[3] % 2 == 0) & (size < _LARGEST) & (fixed + blob == size)
+        sound &= (fixed <= local) & (payload + local <= page + self.size)
         damaged += int((~sound).sum())
-        keep = np.flatnonzero(sound)
-        body = (payload + width)[keep]
-        first = _integers(buffer, body, kinds[1][keep])
-        second = _integers(buffer, body + spans[0][keep], kinds[2][keep])
-        starts, sizes = body + spans[0][keep] + spans[1][keep], blob[keep]
-        spilled = np.flatnonzero(local[keep] < size[keep])
-        tail: list[bytes] = []
-        end, lost = len(buffer), []
-        for row in spilled.tolist():
-            inside = int(payload[keep[row]] + local[keep[row]] - starts[row])
-            here = buffer[starts[row] : starts[row] + inside].tobytes()
-            link = buffer[starts[row] + inside : starts[row] + inside + 4].tobytes()
-            more = self._chain(int.from_bytes(link, "big"), int(sizes[row]) - inside)
+        rows = np.flatnonzero(sound)
+        body = (payload + width)[rows]
+        first = _integers(buffer, body, kinds[1][rows])
+        second = _integers(buffer, body + _WIDTHS[kinds[1][rows]], kinds[2][rows])
+        starts, sizes, inside = (payload + fixed)[rows], blob[rows], (local - fixed)[rows]
+        if (inside == sizes).all():
+            return PageRows(first, second, buffer, starts, sizes, damaged)
+        buffer, starts, whole = self._gather(buffer, starts, sizes, inside)
+        damaged += int((~whole).sum())
+        return PageRows(first[whole], second[whole], buffer, starts[whole], sizes[whole], damaged)
+
+    def _cells(self, buffer: Bytes, pages: Ints) -> tuple[Ints, Ints, int]:
+        """Return where the page of each cell begins, where the cell does, and how many are lost."""
+        base = np.arange(len(pages)) * self.size
+        head = base + np.where(pages == 1, 100, 0)
+        counts = (buffer[head + 3].astype(np.int64) << 8) | buffer[head + 4]
+        whole = (buffer[head] == _LEAF) & (head - base + 8 + 2 * counts <= self.size)
+        counts = np.where(whole, counts, 0)
+        page = np.repeat(base, counts)
+        index = np.arange(len(page)) - np.repeat(np.cumsum(counts) - counts, counts)
+        pointer = np.repeat(head, counts) + 8 + 2 * index
+        offset = (buffer[pointer].astype(np.int64) << 8) | buffer[pointer + 1]
+        there = offset < self.size
+        lost = int((~whole).sum() + (~there).sum())
+        return page[there], (page + offset)[there], lost
+
+    def _gather(
+        self, buffer: Bytes, starts: Ints, sizes: Ints, inside: Ints
+    ) -> tuple[Bytes, Ints, NDArray[np.bool_]]:
+        """Lay blobs that spill into other pages behind the buffer.
+
+        `inside` (n,) is how much of each lies in its page [bytes]. Returns the buffer, the starts,
+        and which blobs (n,) are whole.
+        """
+        whole = np.ones(len(starts), np.bool_)
+        parts = [buffer.tobytes()]
+        end = len(buffer)
+        for row in np.flatnonzero(inside < sizes).tolist():
+            cut = int(starts[row] + inside[row])
+            link = int.from_bytes(buffer[cut : cut + 4].tobytes(), "big")
+            more = self._chain(link, int(sizes[row] - inside[row]))
             if more is None:
-                lost.append(row)
+                whole[row] = False
                 continue
+            parts += [buffer[starts[row] : cut].tobytes(), more]
             starts[row] = end
-            tail.append(here + more)
-            end += len(tail[-1])
-        if tail:
-            buffer = np.frombuffer(b"".join([buffer.tobytes(), *tail]), np.uint8)
-        left = np.setdiff1d(np.arange(len(keep)), lost) if lost else slice(None)
-        return PageRows(
-            first[left], second[left], buffer, starts[left], sizes[left], damaged + len(lost)
-        )
+            end += int(sizes[row])
+        return np.frombuffer(b"".join(parts), np.uint8), starts, whole
 
     def _local(self, size: Ints) -> Ints:
         """Return how much of a payload lies in its own page, section 1.6."""
