@@ -9,13 +9,17 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=[package],
+    package_data={package: ["*.html"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
         (f"share/{package}", ["package.xml"]),
     ],
-    install_requires=["offrl_contract", "h5py", "numpy", "rich", "rosbags", "tyro"],
+    install_requires=["offrl_contract", "h5py", "numpy", "plotly", "rich", "rosbags", "tyro"],
     entry_points={
-        "offrl.commands": ["convert = offrl_data.commands:convert"],
+        "offrl.commands": [
+            "convert = offrl_data.commands:convert",
+            "report = offrl_data.report:report",
+        ],
         "offrl.inspectors": [
             "bag = offrl_data.commands:inspect_bag",
             "db3 = offrl_data.commands:inspect_bag",
