@@ -9,6 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=[package, f"{package}.storage"],
+    package_data={package: ["*.html"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
         (f"share/{package}", ["package.xml"]),
@@ -19,13 +20,18 @@ setup(
         "h5py",
         "lz4",
         "numpy",
+        "pillow",
+        "plotly",
         "rich",
         "rosbags",
         "tyro",
         "zstandard",
     ],
     entry_points={
-        "offrl.commands": ["convert = offrl_data.commands:convert"],
+        "offrl.commands": [
+            "convert = offrl_data.commands:convert",
+            "report = offrl_data.report:report",
+        ],
         "offrl.inspectors": [
             "bag = offrl_data.commands:inspect_bag",
             "db3 = offrl_data.commands:inspect_bag",
