@@ -15,10 +15,11 @@ from rosbags.interfaces import Nodetype
 from rosbags.serde import SerdeError
 from rosbags.typesys.store import Typestore
 
+from offrl_contract.counts import ValueCounts
 from offrl_contract.definitions import require_type
 from offrl_contract.errors import InputError, nearest
 from offrl_contract.robot import ActionTerm, Term
-from offrl_contract.transforms import transform
+from offrl_contract.transforms import clipped, reduced
 
 Array = NDArray[np.float64]
 Wire = Literal["cdr", "ros1"]
@@ -28,6 +29,7 @@ Message = Any
 _HEADER = "std_msgs/msg/Header"
 _QUATERNION = "geometry_msgs/msg/Quaternion"
 _LASER_SCAN = "sensor_msgs/msg/LaserScan"
+_NAMES = "name"
 _QUATERNION_PARTS = ("x", "y", "z", "w")
 
 
@@ -82,8 +84,8 @@ class TermReader:
         self._selects = isinstance(term, Term) and bool(term.select)
         self.paths = self._paths()
         """Fields to read of each message, each a number or an array of numbers."""
-        self.same = ("name",) if self._selects else ()
-        """Fields whose content decides where the values are."""
+        self.same = (_NAMES,) if self._selects else ()
+        """Text fields that decide where the values are."""
         self._getters = {path: attrgetter(path) for path in self.paths}
 
     def values(self, message: Message) -> Array:
@@ -91,13 +93,26 @@ class TermReader:
         values: Array = self.finish(self.extract(message)[None])[0]
         return values
 
+    def read(
+        self, columns: Mapping[str, Array], texts: Mapping[str, Sequence[str]]
+    ) -> tuple[Array, ValueCounts]:
+        """Return values (T, parts) of T messages, and what was found in them.
+
+        `columns` (T, count) by path hold the fields `paths`, `texts` the strings of the fields
+        `same`, which the messages share. Raises MalformedMessageError.
+        """
+        raw = self.assemble(columns, texts.get(_NAMES, ()))
+        values = self._reduced(raw)
+        return self._clipped(values), self._counts(columns, raw, values)
+
+    def read_message(self, message: Message) -> tuple[Array, ValueCounts]:
+        """Return values (1, parts) of one message as `read` does. Raises MalformedMessageError."""
+        return self.read(self._columns(message), self._texts(message))
+
     def extract(self, message: Message) -> Array:
         """Return the raw fields (fields, n) of one message. Raises MalformedMessageError."""
-        columns = {
-            path: np.asarray(getter(message), dtype=np.float64).reshape(1, -1)
-            for path, getter in self._getters.items()
-        }
-        raw: Array = self.assemble(columns, message.name if self._selects else ())[0]
+        names = self._texts(message).get(_NAMES, ())
+        raw: Array = self.assemble(self._columns(message), names)[0]
         return raw
 
     def assemble(self, columns: Mapping[str, Array], names: Sequence[str]) -> Array:
@@ -125,12 +140,45 @@ class TermReader:
 
     def finish(self, raw: Array) -> Array:
         """Turn raw fields (T, fields, n) into values (T, parts). Raises MalformedMessageError."""
+        return self._clipped(self._reduced(raw))
+
+    def _reduced(self, raw: Array) -> Array:
         if isinstance(self.term, ActionTerm):
             return raw.reshape(len(raw), -1)
         try:
-            return transform(self.term, raw)
+            return reduced(self.term, raw)
         except ValueError as error:
             raise MalformedMessageError(f"{self.term.name}: {error}") from error
+
+    def _clipped(self, values: Array) -> Array:
+        return values if isinstance(self.term, ActionTerm) else clipped(self.term, values)
+
+    def _counts(self, columns: Mapping[str, Array], raw: Array, values: Array) -> ValueCounts:
+        term = self.term
+        seen = columns["ranges"] if self._laser else raw
+        finite = np.isfinite(seen)
+        bad = finite.size - int(np.count_nonzero(finite))
+        nan = int(np.count_nonzero(np.isnan(seen))) if bad else 0
+        outside = beyond = 0
+        if self._laser:
+            past = (seen < columns["range_min"]) | (seen > columns["range_max"])
+            outside = int(np.count_nonzero(past & finite))
+        if isinstance(term, Term) and term.clip:
+            low, high = term.clip
+            past = (values < low) | (values > high)
+            beyond = int(np.count_nonzero(past & np.isfinite(values)))
+        array = isinstance(term, Term) and bool(term.select or term.size or term.bins)
+        lengths = {columns[term.field[0]].shape[1]: len(raw)} if array else {}
+        return ValueCounts(len(raw), finite.size, nan, bad - nan, outside, beyond, lengths)
+
+    def _columns(self, message: Message) -> dict[str, Array]:
+        return {
+            path: np.asarray(getter(message), dtype=np.float64).reshape(1, -1)
+            for path, getter in self._getters.items()
+        }
+
+    def _texts(self, message: Message) -> dict[str, Sequence[str]]:
+        return {_NAMES: message.name} if self._selects else {}
 
     def _paths(self) -> tuple[str, ...]:
         term = self.term
