@@ -25,9 +25,9 @@ reward: "twist_0"
 """  # noqa: E501
 
 
-def robot() -> Robot:
+def robot(text: str = ROBOT) -> Robot:
     """The robot of these tests."""
-    return robot_from_yaml(ROBOT, "test.yaml")
+    return robot_from_yaml(text, "test.yaml")
 
 
 def calibration() -> GateCalibration:
@@ -57,11 +57,15 @@ def calibration() -> GateCalibration:
     )
 
 
-def network(action: np.ndarray) -> onnx.ModelProto:
-    """A graph that answers `action` (2,), and as scores |twist.x| / 2 and |twist.z| / 2."""
-    pick = np.zeros((8, 2), np.float32)
-    pick[4, 0] = pick[5, 1] = 0.5
-    none = np.zeros((8, 2), np.float32)
+def network(action: np.ndarray, size: int = 8) -> onnx.ModelProto:
+    """A graph that answers `action` (2,), and as scores |twist.x| / 2 and |twist.z| / 2.
+
+    The scores are 0 for an observation of another `size` than that of the robot above.
+    """
+    pick = np.zeros((size, 2), np.float32)
+    if size == 8:
+        pick[4, 0] = pick[5, 1] = 0.5
+    none = np.zeros((size, 2), np.float32)
     nodes = [
         helper.make_node("MatMul", ["observation", "none"], ["still"]),
         helper.make_node("Add", ["still", "bias"], ["action"]),
@@ -72,7 +76,7 @@ def network(action: np.ndarray) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "test",
-        [helper.make_tensor_value_info("observation", TensorProto.FLOAT, [1, 8])],
+        [helper.make_tensor_value_info("observation", TensorProto.FLOAT, [1, size])],
         [
             helper.make_tensor_value_info("action", TensorProto.FLOAT, [1, 2]),
             helper.make_tensor_value_info("uncertainty", TensorProto.FLOAT, [1, 2]),
@@ -83,12 +87,15 @@ def network(action: np.ndarray) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opset, ir_version=10)
 
 
-def write_policy(path: Path, action: tuple[float, float] = (0.5, 0.25), **properties: str) -> Path:
-    """Write a policy file; `properties` replace metadata entries."""
-    made = robot()
+def write_policy(
+    path: Path, action: tuple[float, float] = (0.5, 0.25), text: str = ROBOT, **properties: str
+) -> Path:
+    """Write a policy file for a robot; `properties` replace metadata entries."""
+    made = robot(text)
     types = set(made.topics(signals=False).values())
-    golden = {"observations": [[0.0] * 8] * 16, "actions": [list(action)] * 16}
-    model = network(np.array(action))
+    size = made.observation_size
+    golden = {"observations": [[0.0] * size] * 16, "actions": [list(action)] * 16}
+    model = network(np.array(action), size)
     metadata = {
         "format": FORMAT,
         "robot": made.to_yaml(),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from offrl_contract import InputError
+from offrl_contract.counts import ValueCounts
 from offrl_contract.definitions import distro_definitions, noetic_definitions
 from offrl_contract.reader import MalformedMessageError, MessageReader, TermReader
 from offrl_contract.robot import Term
@@ -59,6 +60,31 @@ def test_scan_outside_its_range_is_no_reading_or_no_return() -> None:
     assert reader.values(through_the_wire(message, kind)).tolist() == [2.0, 9.0, 3.0]
     message = make(kind, ranges=np.zeros(6, np.float32), range_min=0.1, range_max=10.0)
     assert np.isnan(reader.values(message)).all()  # no bin has a reading: the tick is not usable
+
+
+def test_what_the_rules_dealt_with_is_counted_and_sums() -> None:
+    """Eight readings, of which one is NaN, two are inf and two are outside the sensor's range."""
+    kind = "sensor_msgs/msg/LaserScan"
+    reader = TermReader(term(type=kind, field="ranges", bins=2, clip=[0.5, 4.0]), STORE)
+    ranges = np.array([0.05, np.nan, 0.3, 9.0, 2.0, np.inf, -np.inf, 12.0], np.float32)
+    first = make(kind, ranges=ranges, range_min=0.1, range_max=10.0)
+    values, counts = reader.read_message(through_the_wire(first, kind))
+    np.testing.assert_array_equal(values, [[0.5, 2.0]])
+    assert counts == ValueCounts(1, 8, nan=1, inf=2, out_of_range=2, clipped=1, lengths={8: 1})
+    second = make(kind, ranges=np.full(4, 1.0, np.float32), range_min=0.1, range_max=10.0)
+    total = counts + counts + reader.read_message(second)[1]
+    assert (total.messages, total.values, total.inf, total.lengths) == (3, 20, 4, {8: 2, 4: 1})
+    assert total.other_length == 1
+
+
+def test_values_of_a_batch_are_counted_at_once() -> None:
+    kind = "nav_msgs/msg/Odometry"
+    reader = TermReader(term(type=kind, field="twist.twist.linear.x", clip=[-1, 1]), STORE)
+    column = np.array([0.0, 3.0, np.nan, np.inf, -2.0])[:, None]
+    values, counts = reader.read({"twist.twist.linear.x": column}, {})
+    np.testing.assert_array_equal(values[:, 0], [0.0, 1.0, np.nan, 1.0, -1.0])
+    assert counts == ValueCounts(5, 5, nan=1, inf=1, clipped=2)
+    assert counts.other_length == 0
 
 
 def test_quaternion_becomes_a_heading() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from offrl_contract import robot_from_yaml
 from offrl_contract.expression import FUNCTIONS
-from offrl_contract.robot import ActionTerm, Episode, ObservationTerm, Robot, Term
+from offrl_contract.robot import ActionTerm, Episode, ImageTerm, ObservationTerm, Robot, Term
 from readme_tables import options
 
 README = Path(__file__).parents[2] / "ros_ws" / "src" / "offrl_contract" / "README.md"
@@ -18,6 +18,7 @@ def tables() -> str:
         f"A term of `observation` or `signals`:\n\n{options(Term)}",
         f"Only in `observation`:\n\n{options(ObservationTerm, Term)}",
         f"A term of `action`:\n\n{options(ActionTerm)}",
+        f"A term of `images`:\n\n{options(ImageTerm)}",
         f"`episode`:\n\n{options(Episode)}",
     ]
     return "\n\n".join(parts)

@@ -55,6 +55,71 @@ def test_newest_sample_at_or_before_the_tick() -> None:
     assert found.ages.tolist() == [-1, 0, 9, 0, 9, 0, 11]
 
 
+def test_a_sample_counts_only_once_it_has_arrived() -> None:
+    """The second is stamped 20 and arrives at 45, after the third; the first arrives at once."""
+    series = Series(np.array([10, 20, 30]), np.array([[1.0], [2.0], [3.0]]), np.array([10, 45, 40]))
+    found = sample(series, np.array([10, 25, 39, 40, 45]), 100)
+    assert found.values[:, 0].tolist() == [1.0, 1.0, 1.0, 3.0, 3.0]
+    assert found.ages.tolist() == [0, 15, 29, 10, 15]
+
+
+def test_of_two_messages_at_one_instant_the_last_counts(robot: Robot) -> None:
+    series = Series(np.array([0, 0]), np.array([[1.0], [2.0]]))
+    assert sample(series, np.array([0]), 1).values[0, 0] == 2.0
+    live = Live(robot, STORE)
+    for z in (0.25, 0.5):
+        live.push("/b", 0, message(0.0, 0.0, z))
+    assert live.observe(0).terms["b"].values[0, 0] == 0.5
+
+
+deliveries = st.lists(
+    st.tuples(st.integers(0, 900), st.integers(-60, 120), st.integers(0, 9)), max_size=40
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(deliveries=deliveries, clock=st.sampled_from(["publish", "header"]))
+def test_bag_and_live_agree_on_stamps_of_another_clock(
+    deliveries: list[tuple[int, int, int]], clock: str
+) -> None:
+    """Messages that overtake one another, and stamps ahead of the receive clock."""
+    text = f"""
+robot: test
+rate: 10.0
+observation:
+  - {{name: s, topic: /s, type: geometry_msgs/msg/PointStamped, field: point.x, max_age: 0.15, clock: {clock}, history: 3}}
+action:
+  - {{name: cmd, topic: /cmd, type: geometry_msgs/msg/Twist, field: [linear.x], limits: [[-5, 5]], safe: [0]}}
+reward: "s_0"
+"""  # noqa: E501
+    robot = robot_from_yaml(text, "test.yaml")
+    types = STORE.types
+    received = np.array(sorted(r for r, _, _ in deliveries), np.int64) * MS
+    stamps = np.maximum(received - np.array([d for _, d, _ in deliveries], np.int64) * MS, 0)
+    values = np.array([[float(v)] for _, _, v in deliveries]).reshape(-1, 1)
+    order = np.argsort(stamps, kind="stable")
+    none = Series(np.zeros(0, np.int64), np.empty((0, 1)))
+    series = {"s": Series(stamps[order], values[order], received[order]), "cmd": none}
+    ticks = np.arange(0, 1100, 100, dtype=np.int64) * MS
+    bag = sample_observation(robot, series, ticks)["s"]
+    live = Live(robot, STORE)
+    row = 0
+    for k, tick in enumerate(ticks.tolist()):
+        while row < len(received) and received[row] <= tick:
+            at = types["builtin_interfaces/msg/Time"](*divmod(int(stamps[row]), 10**9))
+            content = types["geometry_msgs/msg/PointStamped"](
+                types["std_msgs/msg/Header"](at, ""),
+                types["geometry_msgs/msg/Point"](values[row, 0], 0.0, 0.0),
+            )
+            live.push("/s", int(received[row]), content, int(stamps[row]))
+            row += 1
+        seen = live.observe(tick).terms["s"]
+        assert seen.faults[0] == bag.faults[k]
+        assert seen.ages[0] == bag.ages[k]
+        if not seen.faults[0]:
+            np.testing.assert_array_equal(seen.values[0], bag.values[k])
+
+
 def test_action_of_a_tick_is_in_force_when_the_next_begins(robot: Robot) -> None:
     """A command given 5 ms after tick 0 is the action of tick 0 and the last action at tick 1."""
     commands = Series(np.array([5, 105, 205]) * MS, np.array([[1.0], [2.0], [9.0]]))

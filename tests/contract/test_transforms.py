@@ -40,3 +40,9 @@ def test_wrapped_angle_is_the_same_direction(angle: float) -> None:
     wrapped = wrap_angle(np.array([angle]))[0]
     assert -np.pi <= wrapped < np.pi
     np.testing.assert_allclose(np.exp(1j * wrapped), np.exp(1j * angle), atol=1e-9)
+
+
+def test_yaw_needs_no_unit_quaternion_but_one_of_some_length() -> None:
+    turn = np.array([[0.0, 0.0, np.sin(0.4), np.cos(0.4)]])
+    np.testing.assert_allclose(yaw_of(3.0 * turn), [[0.8]])
+    assert np.isnan(yaw_of(np.zeros((1, 4)))).all()

@@ -80,6 +80,10 @@ class Probe(Node):
         raw = message if isinstance(message, bytes) else encode(message, type_name)
         self._sensors[topic].publish(raw)
 
+    def heard_by(self, topic: str) -> bool:
+        """Whether anyone listens to a topic of this node."""
+        return topic in self._sensors and self._sensors[topic].get_subscription_count() > 0
+
     def spin(self, seconds: float) -> None:
         """Handle what arrives for some time."""
         end = time.monotonic() + seconds

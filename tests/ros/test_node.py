@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from offrl_policy.node import PolicyNode
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
-from support import encode, odometry, write_policy
+from support import ROBOT, encode, odometry, write_policy
 
 from .conftest import NodeStarter, Probe
 
@@ -72,6 +76,41 @@ def test_silence_then_stop_within_max_age(
     probe.spin(0.5)
     assert probe.commands[-1][1].linear.x == 0.0
     probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL again")
+
+
+@pytest.mark.parametrize(("clock", "fresh"), [("receive", True), ("publish", False)])
+def test_publish_stamps_tell_how_long_a_message_was_under_way(
+    clock: str, fresh: bool, tmp_path: Path, probe: Probe
+) -> None:
+    """The node takes a message out of its queue half a second after it was sent."""
+    text = ROBOT.replace("rate: 20.0", f"rate: 20.0\nclock: {clock}")
+    path = write_policy(tmp_path / "policy.onnx", text=text)
+    node = PolicyNode(parameter_overrides=[Parameter("policy", value=str(path))])
+    try:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        probe.wait_for(lambda: probe.heard_by("/odom"), "discovery")
+        for _ in range(10):  # the messages that discovery was waited for with
+            rclpy.spin_once(node, timeout_sec=0.05)
+        probe.send("/odom", odometry(0.7), "nav_msgs/msg/Odometry")
+        time.sleep(0.5)
+        now = node.get_clock().now().nanoseconds
+        for _ in range(10):
+            rclpy.spin_once(node, timeout_sec=0.05)
+        assert node.controller is not None
+        seen = node.controller.live.observe(now + 10**9).terms["twist"]
+        assert seen.values[0, 0] == 0.7
+        assert bool(seen.ages[0] < 1_250_000_000) is fresh
+    finally:
+        node.destroy_node()
+
+
+def test_publish_stamps_beside_simulated_time_are_refused(
+    tmp_path: Path, start_node: NodeStarter
+) -> None:
+    text = ROBOT.replace("rate: 20.0", "rate: 20.0\nclock: publish")
+    process = start_node(write_policy(tmp_path / "policy.onnx", text=text), use_sim_time=True)
+    assert process.wait(20) == 2
+    assert "parameter use_sim_time: term 'scan' has clock: publish" in log(tmp_path)
 
 
 def test_no_observation_yet_is_stop_with_the_safe_command(

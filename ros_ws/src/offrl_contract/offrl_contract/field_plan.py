@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from rosbags.interfaces import Nodetype
 from rosbags.typesys.store import Typestore
@@ -57,6 +56,8 @@ class Layout:
 
     def matches(self, buffer: Bytes, starts: Starts) -> NDArray[np.bool_]:
         """Whether the messages that start there have the template's layout (n,)."""
+        if not len(self._guard):
+            return np.ones(len(starts), np.bool_)
         found = buffer[starts[:, None] + self._guard_at]  # (n, g)
         fits: NDArray[np.bool_] = (found == self._guard).all(axis=1)
         return fits
@@ -74,10 +75,20 @@ class Layout:
                 raw = np.ascontiguousarray(narrow[:, taken : taken + slot.width])
                 taken += slot.width
             else:
-                raw = sliding_window_view(buffer, slot.width)[starts + slot.offset]
+                raw = _windows(buffer, slot.width)[starts + slot.offset]
+            values = raw.view(slot.dtype)
+            if slot.width > _NARROW and values.dtype == np.float32:
+                columns[path] = values  # large arrays stay half as large until they are reduced
+                continue
             with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
-                columns[path] = raw.view(slot.dtype).astype(np.float64)
+                columns[path] = values.astype(np.float64)
         return columns
+
+
+def _windows(buffer: Bytes, width: int) -> Bytes:
+    """Return every run of `width` bytes, (len - width + 1, width), as a view."""
+    shape = (len(buffer) - width + 1, width)
+    return np.ndarray(shape, np.uint8, buffer, strides=(1, 1))
 
 
 def _positions(pieces: Iterable[tuple[int, int]]) -> Starts:

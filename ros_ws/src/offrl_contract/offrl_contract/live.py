@@ -5,17 +5,16 @@ bag give the same rows. Nothing is decoded before a tick asks for it: under a fl
 the newest is.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.typesys.store import Typestore
 
+from offrl_contract.buffers import Buffer, Entry, Payload
 from offrl_contract.errors import InputError
 from offrl_contract.reader import MalformedMessageError, Message, MessageReader, TermReader
-from offrl_contract.robot import ActionTerm, Clock, ObservationTerm, Robot, Signal
+from offrl_contract.robot import CLOCKS, ActionTerm, Clock, ObservationTerm, Robot, Signal
 from offrl_contract.sampling import (
     Fault,
     Sample,
@@ -48,37 +47,6 @@ class Observation:
     """Empty where the vector may be used."""
 
 
-@dataclass
-class _Payload:
-    """A message as it came, decoded at most once."""
-
-    content: bytes | Message
-    problem: str = ""
-    values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-
-
-@dataclass
-class _Buffer:
-    """The latest messages of one topic on one clock, in order of time."""
-
-    stamps: list[int] = field(default_factory=list)
-    payloads: list[_Payload] = field(default_factory=list)
-
-    def push(self, stamp: int, payload: _Payload, window: int) -> None:
-        """Insert a message and forget those that no tick within `window` [ns] can ask for."""
-        at = bisect_right(self.stamps, stamp)
-        self.stamps.insert(at, stamp)
-        self.payloads.insert(at, payload)
-        old = bisect_right(self.stamps, self.stamps[-1] - window) - 1
-        if old > 0:
-            del self.stamps[:old], self.payloads[:old]
-
-    def needed(self, ticks: Iterable[int]) -> list[int]:
-        """Return the indices that causal sampling at these ticks will pick."""
-        found = {bisect_right(self.stamps, tick) - 1 for tick in ticks}
-        return sorted(index for index in found if index >= 0)
-
-
 class Live:
     """Holds the latest messages of a robot's topics and gives the observation at a tick."""
 
@@ -102,30 +70,38 @@ class Live:
 
     def reset(self) -> None:
         """Forget everything, as after a jump of the clock."""
-        self._buffers: dict[tuple[str, Clock], _Buffer] = {
-            key: _Buffer() for key in self._keys.values()
+        self._buffers: dict[tuple[str, Clock], Buffer] = {
+            key: Buffer() for key in self._keys.values()
         }
 
     @property
     def buffered(self) -> int:
         """Messages held now, over all topics."""
-        return sum(len(buffer.stamps) for buffer in self._buffers.values())
+        return sum(len(buffer.entries) for buffer in self._buffers.values())
 
     def reader(self, name: str) -> TermReader:
         """Return the compiled reader of a term."""
         return self._readers[name]
 
-    def push(self, topic: str, stamp: int, content: bytes | Message) -> None:
+    def push(
+        self, topic: str, stamp: int, content: bytes | Message, published: int | None = None
+    ) -> None:
         """Take a message, as CDR bytes or deserialised, received at `stamp` [ns].
 
-        Raises MalformedMessageError where a header clock is asked for and the bytes are too short.
+        `published` [ns] is when it was sent: at once, where it is not given. Raises
+        MalformedMessageError where a header clock is asked for and the bytes are too short.
         """
-        payload = _Payload(content)
-        for clock in ("receive", "header"):
+        payload = Payload(content)
+        for clock in CLOCKS:
             buffer = self._buffers.get((topic, clock))
-            if buffer is not None:
-                at = stamp if clock == "receive" else self._header_stamp(topic, content)
-                buffer.push(at, payload, self._window)
+            if buffer is None:
+                continue
+            at = stamp
+            if clock == "publish" and published is not None:
+                at = published
+            elif clock == "header":
+                at = self._header_stamp(topic, content)
+            buffer.push(Entry(at, stamp, payload), self._window)
 
     def observe(self, tick: int) -> Observation:
         """Return the observation at a tick [ns]."""
@@ -173,17 +149,19 @@ class Live:
     def _series(self, name: str, tick: int) -> Series:
         """Decode just the samples of a term that the tick, with its history, can pick."""
         term = self._terms[name]
-        key = self._keys[name]
-        buffer = self._buffers[key]
+        topic, clock = self._keys[name]
         back = range(self._window // self.robot.period)
-        chosen = buffer.needed(tick - step * self.robot.period for step in back)
+        chosen = self._buffers[topic, clock].needed(
+            tick - step * self.robot.period for step in back
+        )
         values = np.full((len(chosen), term.parts), np.nan)
-        for row, index in enumerate(chosen):
-            values[row] = self._decode(name, key[0], buffer.payloads[index], term.parts)
-        stamps = np.array([buffer.stamps[index] for index in chosen], dtype=np.int64)
-        return Series(stamps, values)
+        for row, entry in enumerate(chosen):
+            values[row] = self._decode(name, topic, entry.payload, term.parts)
+        stamps = np.array([entry.stamp for entry in chosen], dtype=np.int64)
+        received = np.array([entry.received for entry in chosen], dtype=np.int64)
+        return Series(stamps, values, None if clock == "receive" else received)
 
-    def _decode(self, name: str, topic: str, payload: _Payload, parts: int) -> NDArray[np.float64]:
+    def _decode(self, name: str, topic: str, payload: Payload, parts: int) -> NDArray[np.float64]:
         if name not in payload.values:
             try:
                 if isinstance(payload.content, (bytes, memoryview)):
@@ -201,8 +179,7 @@ class Live:
             return TermFault(name, kind, f"{name}: no message yet")
         if kind == Fault.STALE:
             return TermFault(name, kind, f"{name}: {at_tick.ages[0] / 1e9:.2f} s old")
-        buffer = self._buffers[self._keys[name]] if name in self._keys else None
-        index = bisect_right(buffer.stamps, tick) - 1 if buffer else -1
-        problem = buffer.payloads[index].problem if buffer and index >= 0 else ""
+        held = self._buffers[self._keys[name]].newest(tick) if name in self._keys else None
+        problem = held.payload.problem if held else ""
         bad = np.flatnonzero(~np.isfinite(at_tick.values[0]))
         return TermFault(name, kind, problem or f"{name}_{bad[0]}: not finite")

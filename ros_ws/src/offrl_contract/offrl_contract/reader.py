@@ -15,10 +15,11 @@ from rosbags.interfaces import Nodetype
 from rosbags.serde import SerdeError
 from rosbags.typesys.store import Typestore
 
+from offrl_contract.counts import ValueCounts
 from offrl_contract.definitions import require_type
 from offrl_contract.errors import InputError, nearest
 from offrl_contract.robot import ActionTerm, Term
-from offrl_contract.transforms import transform
+from offrl_contract.transforms import clipped, reduced
 
 Array = NDArray[np.float64]
 Wire = Literal["cdr", "ros1"]
@@ -28,6 +29,7 @@ Message = Any
 _HEADER = "std_msgs/msg/Header"
 _QUATERNION = "geometry_msgs/msg/Quaternion"
 _LASER_SCAN = "sensor_msgs/msg/LaserScan"
+_NAMES = "name"
 _QUATERNION_PARTS = ("x", "y", "z", "w")
 
 
@@ -82,26 +84,34 @@ class TermReader:
         self._selects = isinstance(term, Term) and bool(term.select)
         self.paths = self._paths()
         """Fields to read of each message, each a number or an array of numbers."""
-        self.same = ("name",) if self._selects else ()
-        """Fields whose content decides where the values are."""
+        self.same = (_NAMES,) if self._selects else ()
+        """Text fields that decide where the values are."""
         self._getters = {path: attrgetter(path) for path in self.paths}
 
     def values(self, message: Message) -> Array:
         """Return the term's values (parts,) of one message. Raises MalformedMessageError."""
-        values: Array = self.finish(self.extract(message)[None])[0]
+        values: Array = self.read_message(message)[0][0]
         return values
 
-    def extract(self, message: Message) -> Array:
-        """Return the raw fields (fields, n) of one message. Raises MalformedMessageError."""
-        columns = {
-            path: np.asarray(getter(message), dtype=np.float64).reshape(1, -1)
-            for path, getter in self._getters.items()
-        }
-        raw: Array = self.assemble(columns, message.name if self._selects else ())[0]
-        return raw
+    def read(
+        self, columns: Mapping[str, Array], texts: Mapping[str, Sequence[str]]
+    ) -> tuple[Array, ValueCounts]:
+        """Return values (T, parts) of T messages, and what was found in them.
 
-    def assemble(self, columns: Mapping[str, Array], names: Sequence[str]) -> Array:
-        """Return the raw fields (T, fields, n) out of columns (T, count) by path.
+        `columns` (T, count) by path hold the fields `paths`, `texts` the strings of the fields
+        `same`, which the messages share. Raises MalformedMessageError.
+        """
+        seen = self._fields(columns, texts.get(_NAMES, ()))
+        raw, outside = self._in_range(columns, seen) if self._laser else (seen, 0)
+        values = self._reduced(raw)
+        return self._clipped(values), self._counts(seen, values, outside)
+
+    def read_message(self, message: Message) -> tuple[Array, ValueCounts]:
+        """Return values (1, parts) of one message as `read` does. Raises MalformedMessageError."""
+        return self.read(self._columns(message), self._texts(message))
+
+    def _fields(self, columns: Mapping[str, Array], names: Sequence[str]) -> Array:
+        """Return the fields (T, fields, n) out of columns (T, count) by path.
 
         `names` are those of a JointState, where the term selects by name. Raises
         MalformedMessageError.
@@ -116,21 +126,54 @@ class TermReader:
             if term.select:
                 order = self._order(names)
                 fields = [field[:, order] for field in fields]
-        raw = np.stack(fields, axis=1)
-        if self._laser:  # LaserScan: below range_min is no reading, above range_max no return
-            nearest_, farthest = columns["range_min"][:, None], columns["range_max"][:, None]
-            raw = np.where(raw < nearest_, np.nan, raw)
-            raw = np.where(raw > farthest, np.inf, raw)
-        return raw
+        return fields[0][:, None] if len(fields) == 1 else np.stack(fields, axis=1)
 
-    def finish(self, raw: Array) -> Array:
-        """Turn raw fields (T, fields, n) into values (T, parts). Raises MalformedMessageError."""
+    @staticmethod
+    def _in_range(columns: Mapping[str, Array], seen: Array) -> tuple[Array, int]:
+        """Apply the rule of a LaserScan; return the readings and how many it changed.
+
+        Below range_min is no reading, above range_max no return.
+        """
+        near = seen < columns["range_min"][:, None]
+        far = seen > columns["range_max"][:, None]
+        if not near.any() and not far.any():
+            return seen, 0
+        outside = int(np.count_nonzero((near | far) & np.isfinite(seen)))
+        return np.where(near, np.nan, np.where(far, np.inf, seen)), outside
+
+    def _reduced(self, raw: Array) -> Array:
         if isinstance(self.term, ActionTerm):
             return raw.reshape(len(raw), -1)
         try:
-            return transform(self.term, raw)
+            return reduced(self.term, raw)
         except ValueError as error:
             raise MalformedMessageError(f"{self.term.name}: {error}") from error
+
+    def _clipped(self, values: Array) -> Array:
+        return values if isinstance(self.term, ActionTerm) else clipped(self.term, values)
+
+    def _counts(self, seen: Array, values: Array, outside: int) -> ValueCounts:
+        term = self.term
+        finite = np.isfinite(seen)
+        bad = finite.size - int(np.count_nonzero(finite))
+        nan = int(np.count_nonzero(np.isnan(seen))) if bad else 0
+        beyond = 0
+        if isinstance(term, Term) and term.clip:
+            low, high = term.clip
+            past = (values < low) | (values > high)
+            beyond = int(np.count_nonzero(past & np.isfinite(values)))
+        array = isinstance(term, Term) and bool(term.select or term.size or term.bins)
+        lengths = {seen.shape[2]: len(seen)} if array else {}
+        return ValueCounts(len(seen), finite.size, nan, bad - nan, outside, beyond, lengths)
+
+    def _columns(self, message: Message) -> dict[str, Array]:
+        return {
+            path: np.asarray(getter(message), dtype=np.float64).reshape(1, -1)
+            for path, getter in self._getters.items()
+        }
+
+    def _texts(self, message: Message) -> dict[str, Sequence[str]]:
+        return {_NAMES: message.name} if self._selects else {}
 
     def _paths(self) -> tuple[str, ...]:
         term = self.term

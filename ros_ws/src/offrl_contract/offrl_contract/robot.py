@@ -2,158 +2,40 @@
 
 import hashlib
 import json
-import keyword
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import accumulate
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from offrl_contract.errors import InputError
-from offrl_contract.expression import FUNCTIONS, Expression, parse
+from offrl_contract.expression import Expression, parse
+from offrl_contract.terms import (
+    CLOCKS,
+    ActionTerm,
+    Clock,
+    ImageTerm,
+    Interval,
+    ObservationTerm,
+    Signal,
+    Spec,
+    Term,
+)
 
-Clock = Literal["receive", "header"]
-Interval = tuple[float, float]
-
-
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-
-
-class Spec(BaseModel):
-    """Base of every part of a robot file: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-
-class Term(Spec):
-    """A named vector read from one topic."""
-
-    name: str
-    """Name used in expressions and reports; its parts are name_0, name_1, ..."""
-    topic: str = ""
-    """Topic, with leading slash."""
-    type: str = ""
-    """Message type, as package/msg/Name."""
-    field: Names = ()
-    """Field path or list of paths, dots between names, as in twist.twist.linear.x."""
-    select: Names = ()
-    """Entries to pick from an array by the message's `name` array (JointState)."""
-    size: PositiveInt | None = None
-    """Length of an array field that is taken whole."""
-    bins: PositiveInt | None = None
-    """Reduce an array field of any length to this many equal parts (LaserScan)."""
-    reduce: Literal["min", "mean", "max"] = "min"
-    """How a bin is reduced; NaN and readings below range_min are left out."""
-    yaw: bool = False
-    """The field is a quaternion: turn it into the heading about z [rad]."""
-    wrap: bool = False
-    """Wrap angles into [-pi, pi)."""
-    clip: Interval | None = None
-    """Limit values to [low, high] in the unit of the field; inf becomes high."""
-    max_age: PositiveFloat = 0.5
-    """Oldest acceptable sample [s]."""
-    clock: Clock | None = None
-    """Time base of this term: receive or header; the robot's `clock` where not given."""
-
-    @model_validator(mode="after")
-    def _check_term(self) -> "Term":
-        _check_name(self.name)
-        if self.clip and self.clip[0] >= self.clip[1]:
-            raise ValueError("clip: the lower end must be below the upper end")
-        given = [key for key in ("select", "size", "bins", "yaw") if getattr(self, key)]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude each other")
-        return self
-
-    @property
-    def parts(self) -> int:
-        """Numbers per sample, before history."""
-        per_field = 1 if self.yaw else self.bins or self.size or len(self.select) or 1
-        return per_field * len(self.field)
-
-
-class ObservationTerm(Term):
-    """A part of the observation vector."""
-
-    source: Literal["topic", "action"] = "topic"
-    """`action`: the command in force when the tick begins, instead of a topic."""
-    history: PositiveInt = 1
-    """Stack the values at this many ticks, the oldest first."""
-
-    @model_validator(mode="after")
-    def _check_source(self) -> "ObservationTerm":
-        if self.source == "topic":
-            _require(self, "topic", "type", "field")
-        else:
-            given = {"topic", "type", "field", "select", "size", "bins", "yaw"} & _given(self)
-            if given:
-                raise ValueError(f"source: action takes no {', '.join(sorted(given))}")
-        return self
-
-
-class Signal(Term):
-    """Read for reward and terminal only, never seen by the policy."""
-
-    @model_validator(mode="after")
-    def _check_source(self) -> "Signal":
-        _require(self, "topic", "type", "field")
-        return self
-
-
-class ActionTerm(Spec):
-    """A part of the action vector, published as fields of one message."""
-
-    name: str
-    """Name used in expressions and reports."""
-    topic: str
-    """Command topic; terms with the same topic share one message."""
-    type: str
-    """Message type, as package/msg/Name."""
-    field: Names
-    """Field paths in the order of the action vector."""
-    limits: tuple[Interval, ...]
-    """[low, high] per field, in the unit of the field."""
-    max_rate: tuple[PositiveFloat, ...] | None = None
-    """Largest change per second, per field."""
-    hold: PositiveFloat = 0.5
-    """How long a command stays in force without a new one [s]."""
-    safe: tuple[float, ...]
-    """Command that is safe at any time, per field."""
-
-    @model_validator(mode="after")
-    def _check_lengths(self) -> "ActionTerm":
-        _check_name(self.name)
-        for key in ("limits", "safe", "max_rate"):
-            value = getattr(self, key)
-            if value is not None and len(value) != len(self.field):
-                raise ValueError(f"{key}: {len(value)} entries for {len(self.field)} fields")
-        for (low, high), safe, field in zip(self.limits, self.safe, self.field, strict=True):
-            if low >= high:
-                raise ValueError(f"limits of {field}: {low} is not below {high}")
-            if not low <= safe <= high:
-                raise ValueError(f"safe: {safe} for {field} is outside its limits [{low}, {high}]")
-        return self
-
-    @property
-    def parts(self) -> int:
-        """Numbers this term adds to the action vector."""
-        return len(self.field)
+__all__ = [
+    "CLOCKS",
+    "ActionTerm",
+    "Clock",
+    "Episode",
+    "ImageTerm",
+    "ObservationTerm",
+    "Robot",
+    "Signal",
+    "Spec",
+    "Term",
+]
 
 
 class Episode(Spec):
@@ -173,13 +55,15 @@ class Robot(Spec):
     rate: PositiveFloat
     """Control rate [Hz]: one transition per tick."""
     clock: Clock = "receive"
-    """Time base of all terms: when a message was received, or its header stamp."""
+    """Time base of all terms: when a message was received or published, or its header stamp."""
     observation: Annotated[tuple[ObservationTerm, ...], Field(min_length=1)]
     """Terms in the order of the observation vector."""
     action: Annotated[tuple[ActionTerm, ...], Field(min_length=1)]
     """Terms in the order of the action vector."""
     signals: tuple[Signal, ...] = ()
     """Terms read for reward and terminal only."""
+    images: tuple[ImageTerm, ...] = ()
+    """Camera images stored beside the observation vectors."""
     reward: str
     """Reward of a transition: `name` at tick k, `next_name` at tick k+1."""
     terminal: str = "False"
@@ -190,11 +74,12 @@ class Robot(Spec):
     @model_validator(mode="after")
     def _check_names(self) -> "Robot":
         seen: dict[str, str] = {}
-        for group in ("observation", "action", "signals"):
-            terms: tuple[Term | ActionTerm, ...] = getattr(self, group)
+        for group in ("observation", "action", "signals", "images"):
+            terms: tuple[Term | ActionTerm | ImageTerm, ...] = getattr(self, group)
             for index, term in enumerate(terms):
                 where = f"{group}[{index}].name"
-                parts = [f"{term.name}_{part}" for part in range(self.width(term))]
+                width = 0 if isinstance(term, ImageTerm) else self.width(term)
+                parts = [f"{term.name}_{part}" for part in range(width)]
                 for name in [term.name, *parts]:
                     if name in seen:
                         raise ValueError(f"{where}: '{name}' is already named by {seen[name]}")
@@ -304,24 +189,3 @@ class Robot(Spec):
         """Return the identity of the content (16 hex digits), blind to comments and layout."""
         content = self.model_dump(mode="json", exclude_defaults=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _check_name(name: str) -> None:
-    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("next_"):
-        raise ValueError(f"name: '{name}' must be an identifier that does not begin with next_")
-    if name in FUNCTIONS:
-        raise ValueError(f"name: '{name}' is a function of the expressions")
-
-
-def _given(term: Term) -> set[str]:
-    return {key for key in type(term).model_fields if getattr(term, key)}
-
-
-def _require(term: Term, *keys: str) -> None:
-    for key in keys:
-        if not getattr(term, key):
-            raise ValueError(f"{key}: missing")
-    if not term.topic.startswith("/"):
-        raise ValueError(f"topic: '{term.topic}' must begin with a slash")
-    if term.type.count("/") != 2:
-        raise ValueError(f"type: '{term.type}' must be package/msg/Name")

@@ -9,7 +9,15 @@ import yaml
 from pydantic import ValidationError
 
 from offrl_contract.errors import InputError, nearest
-from offrl_contract.robot import ActionTerm, Episode, ObservationTerm, Robot, Signal, Spec
+from offrl_contract.robot import (
+    ActionTerm,
+    Episode,
+    ImageTerm,
+    ObservationTerm,
+    Robot,
+    Signal,
+    Spec,
+)
 
 
 def robot_from_yaml(text: str, source: str) -> Robot:
@@ -89,6 +97,7 @@ def _keys_at(location: tuple[int | str, ...]) -> set[str]:
         "observation": ObservationTerm,
         "action": ActionTerm,
         "signals": Signal,
+        "images": ImageTerm,
         "episode": Episode,
     }
     model = groups[str(location[0])] if location else Robot

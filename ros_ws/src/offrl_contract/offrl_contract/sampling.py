@@ -1,8 +1,9 @@
 """Causal sampling: the newest sample at or before each tick, alike for a bag and a live robot.
 
 Time is an argument: integer nanoseconds, from any clock. At tick t_k a term is its newest sample
-with stamp <= t_k; older than its max_age makes the tick invalid. The action of tick k is the
-command in force over [t_k, t_{k+1}): the newest command at or before t_{k+1}, held at most `hold`.
+with stamp <= t_k that has arrived by then; older than its max_age makes the tick invalid. The
+action of tick k is the command in force over [t_k, t_{k+1}): the newest command at or before
+t_{k+1}, held at most `hold`. Of samples with one stamp, the last to arrive counts.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,8 @@ class Series:
     """(n,) [ns], not decreasing."""
     values: Floats
     """(n, d); NaN rows where a message was malformed."""
+    received: Times | None = None
+    """(n,) [ns] when each arrived, where the stamps are of another clock: not known before."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,23 @@ def nanoseconds(seconds: float) -> int:
     return round(seconds * 1e9)
 
 
+def newest(series: Series, ticks: Times) -> Times:
+    """Return the index (T,) of the sample that holds at each tick; -1 where there is none."""
+    if series.received is None:
+        return np.searchsorted(series.stamps, ticks, side="right") - 1
+    known = np.maximum(series.stamps, series.received)
+    order = np.argsort(known, kind="stable")
+    latest = np.concatenate([[-1], np.maximum.accumulate(order)])  # of all that are known so far
+    index: Times = latest[np.searchsorted(known[order], ticks, side="right")]
+    return index
+
+
 def sample(series: Series, ticks: Times, max_age: int) -> Sample:
     """Hold a series causally at ticks (T,) [ns]; samples older than max_age [ns] are stale."""
     if not len(series.stamps):
         empty = np.full((len(ticks), series.values.shape[1]), np.nan)
         return Sample(empty, np.full(len(ticks), Fault.MISSING, np.uint8), np.full(len(ticks), -1))
-    index = np.searchsorted(series.stamps, ticks, side="right") - 1
+    index = newest(series, ticks)
     missing = index < 0
     values = series.values[index]
     ages = np.where(missing, -1, ticks - series.stamps[index])

@@ -25,7 +25,7 @@ def reduce_bins(values: Array, bins: int, reduce: str) -> Array:
         result: Array = _REDUCE[reduce].reduceat(values, edges, axis=-1)
         return result
     known = ~np.isnan(values)
-    total = np.add.reduceat(np.where(known, values, 0.0), edges, axis=-1)
+    total = np.add.reduceat(np.where(known, values, 0.0).astype(np.float64), edges, axis=-1)
     number = np.add.reduceat(known.astype(np.float64), edges, axis=-1)
     with np.errstate(invalid="ignore"):
         mean: Array = total / number
@@ -33,10 +33,14 @@ def reduce_bins(values: Array, bins: int, reduce: str) -> Array:
 
 
 def yaw_of(quaternion: Array) -> Array:
-    """Return the heading about z [rad] (..., 1) of quaternions x, y, z, w (..., 4), REP-103."""
+    """Return the heading about z [rad] (..., 1) of quaternions x, y, z, w (..., 4), REP-103.
+
+    Their length does not matter; one of length zero has no heading and gives NaN.
+    """
     x, y, z, w = np.moveaxis(quaternion, -1, 0)
-    yaw: Array = np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
-    return yaw[..., None]
+    yaw = np.arctan2(2.0 * (w * z + x * y), w * w + x * x - y * y - z * z)
+    known: Array = np.where(np.any(quaternion, axis=-1), yaw, np.nan)
+    return known[..., None]
 
 
 def wrap_angle(angle: Array) -> Array:
@@ -45,15 +49,19 @@ def wrap_angle(angle: Array) -> Array:
     return wrapped
 
 
-def transform(term: Term, raw: Array) -> Array:
-    """Turn raw fields (T, fields, n) into the values of a term (T, parts)."""
+def reduced(term: Term, raw: Array) -> Array:
+    """Turn raw fields (T, fields, n) into the values of a term (T, parts), not yet clipped."""
     values = raw
     if term.bins:
         values = reduce_bins(values, term.bins, term.reduce)
+    values = values.astype(np.float64, copy=False)
     if term.yaw:
         values = yaw_of(values)
     if term.wrap:
         values = wrap_angle(values)
-    if term.clip:
-        values = np.clip(values, *term.clip)
     return values.reshape(len(raw), -1)
+
+
+def clipped(term: Term, values: Array) -> Array:
+    """Limit values (T, parts) to the term's `clip`; NaN stays."""
+    return np.clip(values, *term.clip) if term.clip else values

@@ -32,6 +32,7 @@ from offrl_data.storage.mcap import Mcap
 from offrl_data.storage.ros1 import Ros1Bag
 
 READERS: dict[str, type[Storage]] = {".bag": Ros1Bag, ".db3": Db3, ".mcap": Mcap}
+_LAST_STAMP = 1 << 62  # [ns], in the year 2116
 _COMPRESSED = ".zstd"
 _METADATA = "metadata.yaml"
 
@@ -106,7 +107,8 @@ class Bag(AbstractContextManager["Bag"]):
             wanted = {k: c for k, c in storage.channels.items() if c.topic in read}
             if not wanted:
                 continue
-            for key, block in storage.blocks(wanted):
+            for key, found in storage.blocks(wanted):
+                block = self._timed(wanted[key].topic, found)
                 read[wanted[key].topic] += len(block.received)
                 yield wanted[key], _unpacked(block) if self._metadata.by_message else block
         for name, count in read.items():
@@ -114,6 +116,21 @@ class Bag(AbstractContextManager["Bag"]):
             if count < promised:
                 line = f"{name}: {promised} messages announced, {count} found"
                 self._found.add(line, promised - count)
+
+    def _timed(self, topic: str, block: Block) -> Block:
+        """Leave out messages with stamps that no clock shows."""
+        sound = (block.received > -_LAST_STAMP) & (block.received < _LAST_STAMP)
+        if block.published is not None:
+            sound &= (block.published > -_LAST_STAMP) & (block.published < _LAST_STAMP)
+        if sound.all():
+            return block
+        lost = int(np.count_nonzero(~sound))
+        self._found.add(f"{topic}: {lost} messages with impossible stamps", lost)
+        return block.only(np.flatnonzero(sound))
+
+    def lose(self, line: str, messages: int) -> None:
+        """Note messages that a later stage cannot read."""
+        self._found.add(line, messages)
 
     def topic(self, name: str, type_name: str) -> Topic:
         """Return a topic, refusing one of another type. Raises InputError."""

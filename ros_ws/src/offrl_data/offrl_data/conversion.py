@@ -28,8 +28,9 @@ from offrl_contract.sampling import action_names, observation_names
 from offrl_data.bags import Bag
 from offrl_data.dataset_writer import DatasetWriter
 from offrl_data.episodes import cut_episodes, on_ticks
+from offrl_data.image_file import ImageFile
 from offrl_data.message_definitions import MessageDefinitions
-from offrl_data.series import BagSeries, TopicReport, read_series
+from offrl_data.series import BagSeries, TopicReport, all_topics, read_series
 
 _PARENT_CHECK = 1.0  # [s]
 
@@ -125,7 +126,8 @@ class _Task:
                     raise
                 report, decoded = _skipped(path.name, "", [], [str(error)]), None
             else:
-                report, decoded = _convert_bag(bag, self.robot, self.definitions, writer, advance)
+                about = (self.robot, self.definitions, writer, part)
+                report, decoded = _convert_bag(bag, *about, advance)
                 if self.strict and report.losses:
                     raise InputError(f"{path}: --strict: {'; '.join(report.losses)}")
             found = (decoded.definitions, decoded.hashes) if decoded else ({}, {})
@@ -138,19 +140,24 @@ def _convert_bag(
     robot: Robot,
     definitions: MessageDefinitions,
     writer: DatasetWriter,
+    part: Path,
     advance: Callable[[float], None],
 ) -> tuple[BagReport, BagSeries | None]:
     """Convert one bag. Raises InputError as `read_series` does."""
-    missing = [topic for topic in robot.topics() if topic not in bag.topics]
+    missing = [topic for topic in all_topics(robot) if topic not in bag.topics]
     if missing:
         notes = [*bag.notes, f"skipped: no topic {', '.join(missing)}"]
         return _skipped(bag.name, bag.digest(), notes, bag.losses.lines), None
-    total = sum(max(0, bag.topics[topic].promised) for topic in robot.topics())
+    total = sum(max(0, bag.topics[topic].promised) for topic in all_topics(robot))
     decoded = read_series(bag, robot, definitions, lambda n: advance(n / total if total else 0.0))
     ticks = on_ticks(robot, decoded)
-    episodes, dropped = cut_episodes(robot, ticks, bag.name)
-    for episode in episodes:
-        writer.append(episode)
+    with ImageFile(robot.images, part) as images:
+        images.read(bag, ticks, definitions)
+        cut = cut_episodes(robot, ticks, bag.name)
+        for episode, (first, last) in zip(cut.episodes, cut.spans, strict=True):
+            writer.append(episode)
+            for image in robot.images:
+                writer.append_images(image.name, images.frames(image, ticks, first, last))
     losses = bag.losses
     stamps = decoded.stamps
     report = BagReport(
@@ -159,9 +166,9 @@ def _convert_bag(
         seconds=float(stamps[-1] - stamps[0]) / 1e9 if len(stamps) else 0.0,
         ticks=len(ticks.times) + ticks.paused,
         transitions=writer.transitions,
-        episodes=len(episodes),
-        terminals=sum(episode.terminal for episode in episodes),
-        dropped=dict(dropped.most_common()),
+        episodes=len(cut.episodes),
+        terminals=sum(episode.terminal for episode in cut.episodes),
+        dropped=dict(cut.dropped.most_common()),
         clipped_commands=_outside_limits(robot, decoded),
         topics=decoded.topics,
         notes=[*bag.notes, *decoded.remarks],
@@ -315,7 +322,7 @@ class _LackingTopics:
                     present |= set(bag.topics)
             except InputError:
                 continue
-        for topic in self._robot.topics():
+        for topic in all_topics(self._robot):
             if topic not in present:
                 count = len(self._paths)
                 where = report.bag if count == 1 else f"any of the {count} bags"

@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,8 @@ from offrl_data.dataset import FORMAT, Episode
 _FINAL = "episodes/final_observation"
 _ROWS_PER_WRITE = 8192
 _ROWS_PER_CHUNK = 4096
+_IMAGES_PER_CHUNK = 16
+_BYTES_PER_COPY = 1 << 24
 
 
 class _Disk(io.FileIO):
@@ -115,6 +117,19 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         if self.transitions - self._written >= _ROWS_PER_WRITE:
             self._flush()
 
+    def append_images(self, name: str, frames: Iterable[NDArray[np.uint8]]) -> None:
+        """Add the images (L + 1, h, w, c) of the last episode, a few at a time."""
+        rows, finals = f"images/{name}", f"episodes/final_images/{name}"
+        left = self._lengths[-1]
+        for some in frames:
+            if rows not in self._file:
+                for column in (rows, finals):
+                    self._images(column, some.shape[1:])
+            _extend(self._file[rows], some[:left])
+            _extend(self._file[finals], some[left:])
+            left = max(0, left - len(some))
+        self._disk.check()
+
     def append_file(self, file: h5py.File) -> None:
         """Add the episodes of another dataset file of this robot, in pieces."""
         rows = len(file["rewards"])
@@ -126,6 +141,12 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         self._flush()
         for name in self._waiting:
             self._copy(file[name], self._file[name])
+        for group in ("images", "episodes/final_images"):
+            for name in file.get(group, ()):
+                column = f"{group}/{name}"
+                if column not in self._file:
+                    self._images(column, file[column].shape[1:])
+                self._copy(file[column], self._file[column])
         self._starts += (episodes["start"][()] + self.transitions).tolist()
         self._lengths += episodes["length"][()].tolist()
         self._sources += [source.decode() for source in episodes["source"][()]]
@@ -161,19 +182,28 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         self._file.create_dataset(name, (0, *shape), kind, maxshape=(None, *shape), chunks=chunks)
         self._waiting[name] = []
 
+    def _images(self, name: str, shape: tuple[int, ...]) -> None:
+        """Make a column of images, compressed."""
+        self._file.create_dataset(
+            name,
+            (0, *shape),
+            np.uint8,
+            maxshape=(None, *shape),
+            chunks=(_IMAGES_PER_CHUNK, *shape),
+            compression="gzip",
+            compression_opts=1,
+        )
+
     def _copy(self, source: h5py.Dataset, target: h5py.Dataset) -> None:
-        before, count = len(target), len(source)
-        target.resize(before + count, axis=0)
-        for at in range(0, count, _ROWS_PER_WRITE):
-            rows = source[at : at + _ROWS_PER_WRITE]
-            target[before + at : before + at + len(rows)] = rows
+        size = source.dtype.itemsize * int(np.prod(source.shape[1:]))
+        step = max(1, _BYTES_PER_COPY // size)
+        for at in range(0, len(source), step):
+            _extend(target, source[at : at + step])
 
     def _flush(self) -> None:
         """Write the episodes that wait."""
         for name, parts in self._waiting.items():
-            column, values = self._file[name], np.concatenate(parts or [self._file[name][:0]])
-            column.resize(len(column) + len(values), axis=0)
-            column[len(column) - len(values) :] = values
+            _extend(self._file[name], np.concatenate(parts or [self._file[name][:0]]))
             parts.clear()
         self._written = self.transitions
         self._disk.check()
@@ -189,3 +219,9 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
             self._file.close()
         self._disk.close()
         self._beside.unlink(missing_ok=True)
+
+
+def _extend(column: h5py.Dataset, rows: NDArray[Any]) -> None:
+    """Add rows to the end of a column."""
+    column.resize(len(column) + len(rows), axis=0)
+    column[len(column) - len(rows) :] = rows

@@ -1,10 +1,11 @@
 """Values of terms out of batches of messages: equal layouts together, what is left one by one."""
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
+from offrl_contract.counts import ValueCounts
 from offrl_contract.field_plan import FieldPlan, Layout, UnplannableError
 from offrl_contract.reader import MalformedMessageError, Message, MessageReader, TermReader
 from rosbags.typesys.store import Typestore
@@ -22,6 +23,8 @@ _STAMP_END = 12
 Times = NDArray[np.int64]
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Texts = Mapping[str, Sequence[str]]
+"""Strings that the messages of a layout share, by path."""
 
 
 class Decoder:
@@ -33,13 +36,17 @@ class Decoder:
         self.type_name = topic.type_name
         self.terms = terms
         self.malformed = 0
+        """Messages that could not be read, or not as the robot file says."""
+        self.counts = {name: ValueCounts() for name in terms}
+        """What the rules of each term met."""
         self.wire = topic.wire
         self._reader = MessageReader(topic.type_name, store, self.wire)
         self.has_header = self._reader.has_header
         wanted = {path for term in terms.values() for path in term.paths}
         same = {path for term in terms.values() for path in term.same}
+        self._same = {path: attrgetter(path) for path in same}
         self._plan = FieldPlan(topic.type_name, wanted, same, store, self.wire == "cdr")
-        self._layouts: dict[int, tuple[Layout, Sequence[str]]] = {}
+        self._layouts: dict[int, tuple[Layout, Texts]] = {}
 
     def header_stamps(self, batch: Batch, otherwise: Times) -> Times:
         """Return header stamps (n,) [ns]; `otherwise` where there is none or the bytes end."""
@@ -82,16 +89,10 @@ class Decoder:
         same = left[batch.sizes[left] == size]
         rows = same[layout.matches(batch.buffer, batch.starts[same])]
         columns = layout.columns(batch.buffer, batch.starts[rows])
-        bad = False
-        for name, term in self.terms.items():
-            try:
-                _put(values[name], rows, term, term.assemble(columns, names))
-            except MalformedMessageError:
-                bad = True
-        self.malformed += len(rows) * bad
+        self._take(rows, values, lambda term: term.read(columns, names))
         return left[:0] if len(rows) == len(left) else np.setdiff1d(left, rows, assume_unique=True)
 
-    def _layout_of(self, batch: Batch, row: int) -> tuple[Layout, Sequence[str]]:
+    def _layout_of(self, batch: Batch, row: int) -> tuple[Layout, Texts]:
         """Return the layout of a message and its joint names; the last of this size if it fits.
 
         Raises UnplannableError.
@@ -101,10 +102,11 @@ class Decoder:
         if size not in self._layouts or not self._layouts[size][0].matches(batch.buffer, start)[0]:
             raw = batch.message(row)
             layout = self._plan.layout(np.frombuffer(raw, np.uint8))
-            names: Sequence[str] = ()
-            if any(term.same for term in self.terms.values()):
+            names: Texts = {}
+            if self._same:
                 try:
-                    names = self._reader.read(raw).name
+                    message = self._reader.read(raw)
+                    names = {path: getter(message) for path, getter in self._same.items()}
                 except MalformedMessageError as error:
                     raise UnplannableError(str(error)) from error
             if len(self._layouts) > _KEPT:
@@ -119,19 +121,24 @@ class Decoder:
         except MalformedMessageError:
             self.malformed += 1
             return
+        self._take(np.array([row]), values, lambda term: term.read_message(message))
+
+    def _take(
+        self,
+        rows: Rows,
+        values: dict[str, Floats],
+        read: Callable[[TermReader], tuple[Floats, ValueCounts]],
+    ) -> None:
+        """Set rows of every term; what cannot be read stays NaN, and no tick will use it."""
         bad = False
         for name, term in self.terms.items():
             try:
-                _put(values[name], np.array([row]), term, term.extract(message)[None])
+                values[name][rows], counts = read(term)
             except MalformedMessageError:
                 bad = True
-        self.malformed += bad
-
-
-def _put(values: Floats, rows: Rows, term: TermReader, raw: Floats) -> None:
-    """Set rows of a term; what cannot be transformed stays NaN, and no tick will use it."""
-    with contextlib.suppress(MalformedMessageError):
-        values[rows] = term.finish(raw)
+            else:
+                self.counts[name] += counts
+        self.malformed += len(rows) * bad
 
 
 def _nanoseconds(words: NDArray[np.uint8], seconds: str) -> Times:

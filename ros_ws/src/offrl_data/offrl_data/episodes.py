@@ -46,6 +46,19 @@ class Ticks:
     action: Sample
     path: NDArray[np.float32] | None
     """(T, 2) where the robot was [m]."""
+    images: dict[str, Sample]
+    """Which message of its topic each image term shows (T, 1)."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The episodes of a bag."""
+
+    episodes: list[Episode]
+    spans: list[tuple[int, int]]
+    """Ticks [first, last] of each: one more than it has transitions."""
+    dropped: Counter[str]
+    """Ticks that begin no transition, by their first reason."""
 
 
 def on_ticks(robot: Robot, decoded: BagSeries) -> Ticks:
@@ -71,6 +84,10 @@ def on_ticks(robot: Robot, decoded: BagSeries) -> Ticks:
         signals={s.name: sample_term(robot, s, series, times) for s in robot.signals},
         action=action_of_tick(robot, series, times),
         path=path,
+        images={
+            image.name: sample(series[image.name], times, nanoseconds(image.max_age))
+            for image in robot.images
+        },
     )
 
 
@@ -94,20 +111,18 @@ def _grid(stamps: Times, begin: int, period: int, gap: int) -> tuple[Times, int]
     return ticks, int((ticks[-1] - ticks[0]) // period + 1 - len(ticks))
 
 
-def cut_episodes(robot: Robot, ticks: Ticks, source: str) -> tuple[list[Episode], Counter[str]]:
-    """Cut transitions into episodes at breaks and terminals; drop those that are too short.
-
-    Returns them with the number of ticks that begin no transition, by their first reason.
-    """
+def cut_episodes(robot: Robot, ticks: Ticks, source: str) -> Cut:
+    """Cut transitions into episodes at breaks and terminals; drop those that are too short."""
     reasons = _reasons(robot, ticks)
     rewards, terminals = _outcomes(robot, ticks, np.flatnonzero(reasons == ""))
     reasons[(reasons == "") & ~np.isfinite(rewards)] = "reward: not finite"
     vectors = observation_vector(ticks.observation)
-    episodes = []
+    episodes, spans = [], []
     for start, stop in _spans(reasons == "", terminals):
         if stop - start < robot.episode.min_length:
             reasons[start:stop] = f"episode under {robot.episode.min_length} ticks"
             continue
+        spans.append((start, stop))
         episodes.append(
             Episode(
                 observations=vectors[start : stop + 1],
@@ -122,14 +137,14 @@ def cut_episodes(robot: Robot, ticks: Ticks, source: str) -> tuple[list[Episode]
     dropped = Counter(reasons[reasons != ""].tolist())
     if ticks.paused:
         dropped[f"pause longer than {robot.episode.gap:g} s"] += ticks.paused
-    return episodes, dropped
+    return Cut(episodes, spans, dropped)
 
 
 def _reasons(robot: Robot, ticks: Ticks) -> NDArray[np.object_]:
     """Return why a tick begins no transition, "" where it does."""
     reasons = np.full(len(ticks.times), "", dtype=object)
     blank = reasons == ""
-    for name, each in (ticks.observation | ticks.signals).items():
+    for name, each in (ticks.observation | ticks.signals | ticks.images).items():
         for fault, words in _FAULT_WORDS.items():
             reasons[blank & (each.faults == fault)] = f"{name}: {words}"
             blank = reasons == ""

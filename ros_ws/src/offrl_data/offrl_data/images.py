@@ -40,7 +40,7 @@ def decode_image(term: ImageTerm, message: Any) -> Pixels:
     smaller = width <= image.width and height <= image.height
     method = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
     pixels = np.asarray(image.resize((width, height), method))
-    return pixels.reshape(height, width, -1)
+    return pixels.reshape(term.shape)
 
 
 def _compressed(message: Any) -> Image.Image:
@@ -92,4 +92,5 @@ def _scaled(term: ImageTerm, values: NDArray[np.float64]) -> Pixels:
         raise MalformedMessageError(f"{term.name}: numbers wider than 8 bit need `range`")
     low, high = term.range
     scaled = (np.nan_to_num(values, nan=high) - low) / (high - low)
-    return (np.clip(scaled, 0.0, 1.0) * 255.0).round().astype(np.uint8)
+    pixels: Pixels = (np.clip(scaled, 0.0, 1.0) * 255.0).round().astype(np.uint8)
+    return pixels

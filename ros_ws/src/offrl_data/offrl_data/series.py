@@ -6,7 +6,8 @@ decoded: the newest one at or before each tick.
 
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,8 @@ class TopicReport:
     """Median rate [Hz]."""
     longest_gap: float
     """[s]"""
+    values: dict[str, dict[str, Any]]
+    """By term: how many numbers were NaN, infinite, out of range, clipped, of what lengths."""
     malformed: int
     """Of those used, messages that could not be read, or not as the robot file says."""
     header_offset: float | None
@@ -100,12 +103,16 @@ class _Column:
         stamps = self._clocks_of(block)
         rows = _NONE
         if phase is not None:
-            picked = [newest_at_ticks(each - phase, period) for each in stamps.values()]
+            picked = [
+                newest_at_ticks(each, np.maximum(each, received) - phase, period)
+                for each in stamps.values()
+            ]
             rows = picked[0] if len(picked) == 1 else np.unique(np.concatenate([_NONE, *picked]))
-            batch = block.pick(rows).packed()
-            self._waiting.append(batch)
-            self._waiting_bytes += len(batch.buffer)
-            self._waiting_received.append(received[rows])
+            if self.decoder.terms:  # none in a topic of images, which are read later
+                batch = block.pick(rows).packed()
+                self._waiting.append(batch)
+                self._waiting_bytes += len(batch.buffer)
+                self._waiting_received.append(received[rows])
         if "header" in stamps:
             self._headers.append(stamps["header"])
         if self._waiting_bytes > _DECODED_AT_ONCE:
@@ -152,7 +159,15 @@ class _Column:
         parts = self.decoder.terms[name].term.parts
         values = np.concatenate([np.empty((0, parts)), *self._values[name]])
         order = np.argsort(stamps[used], kind="stable")
-        return Series(stamps[used][order], values[order])
+        arrived = None if clock == "receive" else self.received[used][order]
+        return Series(stamps[used][order], values[order], arrived)
+
+    def rows(self) -> Series:
+        """Return which message of the topic, counted in the order of the file, came when."""
+        used = np.concatenate([_NONE, *self._used])
+        stamps = self.received[used]
+        order = np.argsort(stamps, kind="stable")
+        return Series(stamps[order], used[order, None].astype(np.float64))
 
     def _checked_clock(self, name: str, clock: Clock, bag: Bag) -> Times:
         """Return header or publish stamps, refusing a clock that cannot time a policy."""
@@ -182,7 +197,7 @@ class _Column:
         received = self.received
         used = np.concatenate([_NONE, *self._used])
         offset = None
-        if self.decoder.has_header and len(used):
+        if self.decoder.has_header and self._header_offsets:
             offset = float(np.median(np.concatenate(self._header_offsets))) / 1e9
         received = np.sort(received)
         spacing = float(np.median(np.diff(received))) / 1e9 if len(received) > 1 else 0.0
@@ -193,6 +208,7 @@ class _Column:
             used=len(used),
             rate=1.0 / spacing if spacing else 0.0,
             longest_gap=longest_gap(received),
+            values={name: asdict(each) for name, each in self.decoder.counts.items()},
             malformed=self.decoder.malformed,
             header_offset=offset,
         )
@@ -201,20 +217,19 @@ class _Column:
 _NONE = np.zeros(0, np.int64)
 
 
-def newest_at_ticks(stamps: Times, period: int) -> Rows:
-    """Return the rows that are the newest at or before some tick.
+def newest_at_ticks(stamps: Times, known: Times, period: int) -> Rows:
+    """Return the rows that are the newest of those known at some tick.
 
-    Stamps (n,) [ns] count from any tick, ticks are a period [ns] apart.
-
-    Of rows with one stamp it is the last. Rows of one tick in another block may be newer still.
+    Stamps (n,) and when each is known (n,) [ns], the latter counting from any tick; ticks are a
+    period [ns] apart. Of rows with one stamp it is the last. Another block may have newer ones.
     """
-    ticks = -(-stamps // period)
+    ticks = -(-known // period)
     order = np.arange(len(stamps))
-    if (np.diff(stamps) < 0).any():
-        order = np.argsort(stamps, kind="stable")
-        ticks = ticks[order]
     if not len(ticks):
         return order
+    if (np.diff(stamps) < 0).any() or (np.diff(ticks) < 0).any():
+        order = np.lexsort((stamps, ticks))
+        ticks = ticks[order]
     return np.sort(order[np.append(ticks[1:] != ticks[:-1], True)])
 
 
@@ -230,14 +245,14 @@ def read_series(
     hashes: dict[str, str] = {}
     remarks: list[str] = []
     terms: list[AnyTerm] = [*robot.read_terms(), *robot.action, *_odometry(robot)]
-    for name, type_name in robot.topics().items():
+    for name, type_name in all_topics(robot).items():
         topic = bag.topic(name, type_name)
         store, remark = definitions.of(topic, bag.name)
         remarks += [remark] if remark else []
         mine = [term for term in terms if term.topic == name]
         readers = {term.name: TermReader(term, store) for term in mine}
         decoder = Decoder(topic, readers, store)
-        clocks = {_clock(robot, term) for term in mine}
+        clocks = {_clock(robot, term) for term in mine} or {"receive"}
         columns[name] = _Column(decoder, sorted(clocks))
         if decoder.wire == "cdr":
             texts |= definition_texts(store, [type_name])
@@ -246,9 +261,15 @@ def read_series(
     series = {
         term.name: columns[term.topic].series(term.name, _clock(robot, term), bag) for term in terms
     }
+    series |= {image.name: columns[image.topic].rows() for image in robot.images}
     stamps = np.sort(np.concatenate([column.received for column in columns.values()]))
     reports = [column.report() for column in columns.values()]
     return BagSeries(series, stamps, phase, reports, remarks, texts, hashes)
+
+
+def all_topics(robot: Robot) -> dict[str, str]:
+    """Return message type by topic, over everything that a conversion reads."""
+    return robot.topics() | {image.topic: image.type for image in robot.images}
 
 
 def _read(

@@ -74,10 +74,12 @@ class Controller:
         self._handed_over = 0
         self._last_driven: tuple[int, Array] | None = None
 
-    def push(self, topic: str, stamp: int, content: bytes | Message) -> None:
-        """Take a message received at `stamp` [ns]."""
+    def push(
+        self, topic: str, stamp: int, content: bytes | Message, published: int | None = None
+    ) -> None:
+        """Take a message received at `stamp` [ns] and sent at `published` [ns], or at once."""
         try:
-            self.live.push(topic, stamp, content)
+            self.live.push(topic, stamp, content, published)
         except MalformedMessageError as error:
             self.gate.stop(str(error))
 

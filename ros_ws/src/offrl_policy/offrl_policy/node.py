@@ -13,7 +13,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from offrl_contract import InputError
+from offrl_contract import InputError, Robot
 from offrl_contract.reader import MalformedMessageError, TermReader
 from offrl_contract.sampling import observation_names
 from rclpy.clock import Clock, ClockType
@@ -112,6 +112,7 @@ class PolicyNode(LifecycleNode):
         policy = Policy(given.policy)
         policy.self_check()
         robot = policy.robot
+        self._require_one_clock(robot)
         self.controller = Controller(policy, given.settings)
         self.engaged = given.engaged
         self._messages = CommandMessages(robot)
@@ -133,6 +134,15 @@ class PolicyNode(LifecycleNode):
             f"{policy.path.name}: robot {robot.robot} ({robot.digest()}), {robot.rate:g} Hz, "
             f"{'engaged' if self.engaged else 'shadow'}"
         )
+
+    def _require_one_clock(self, robot: Robot) -> None:
+        """Refuse publish stamps, which are wall time, beside simulated time."""
+        timed = [term.name for term in robot.observation if robot.clock_of(term) == "publish"]
+        if timed and self.get_parameter("use_sim_time").value:
+            raise InputError(
+                f"parameter use_sim_time: term '{timed[0]}' has clock: publish, "
+                "which is wall time. Use clock: receive."
+            )
 
     def _create_topics(self) -> None:
         assert self.controller is not None
@@ -192,7 +202,7 @@ class PolicyNode(LifecycleNode):
 
     # Callbacks
 
-    def _on_message(self, topic: str, raw: bytes) -> None:
+    def _on_message(self, topic: str, raw: bytes, info: dict[str, Any]) -> None:
         assert self.controller is not None
         robot = self.controller.policy.robot
         command = any(term.topic == topic for term in robot.action)
@@ -200,7 +210,8 @@ class PolicyNode(LifecycleNode):
             return  # our own commands, known without the network's delay
         if topic not in self._checked:
             self._check_definitions()
-        self.controller.push(topic, self.get_clock().now().nanoseconds, raw)
+        received = self.get_clock().now().nanoseconds
+        self.controller.push(topic, received, raw, info["source_timestamp"])
 
     def _on_backup(self, readers: list[TermReader], message: Any) -> None:
         assert self.controller is not None

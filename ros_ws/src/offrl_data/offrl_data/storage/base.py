@@ -76,7 +76,24 @@ class Block(ABC):
 
     @abstractmethod
     def pick(self, rows: Ints) -> Batch:
-        """Return some of the messages."""
+        """Return the bytes of some of the messages."""
+
+    def only(self, rows: Ints) -> "Block":
+        """Return a block of some of the messages."""
+        published = None if self.published is None else self.published[rows]
+        return _Part(self.received[rows], published, self, rows)
+
+
+@dataclass(frozen=True)
+class _Part(Block):
+    """Some messages of a block."""
+
+    whole: Block
+    mine: Ints
+
+    def pick(self, rows: Ints) -> Batch:
+        """Return the bytes of some of the messages."""
+        return self.whole.pick(self.mine[rows])
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ class Sliced(Block):
     batch: Batch
 
     def pick(self, rows: Ints) -> Batch:
-        """Return some of the messages, where they lie."""
+        """Return the bytes of some of the messages, where they lie."""
         return Batch(self.batch.buffer, self.batch.starts[rows], self.batch.sizes[rows])
 
 
@@ -100,7 +117,7 @@ class Listed(Block):
     """(n,) which of them are those of this block."""
 
     def pick(self, rows: Ints) -> Batch:
-        """Return some of the messages, one after another."""
+        """Return the bytes of some of the messages, one after another."""
         picked = [self.content[row] for row in self.mine[rows].tolist()]
         sizes = np.fromiter(map(len, picked), np.int64, len(picked))
         return Batch(np.frombuffer(b"".join(picked), np.uint8), np.cumsum(sizes) - sizes, sizes)

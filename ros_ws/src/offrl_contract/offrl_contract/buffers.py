@@ -1,0 +1,71 @@
+"""The latest messages of a topic, as a live robot holds them."""
+
+from bisect import bisect_right, insort_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+from offrl_contract.sampling import Floats
+
+
+@dataclass
+class Payload:
+    """A message as it came, decoded at most once."""
+
+    content: Any
+    """Bytes, or a deserialised message."""
+    problem: str = ""
+    """Why it could not be decoded."""
+    values: dict[str, Floats] = field(default_factory=dict)
+    """By term."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A message on one clock."""
+
+    stamp: int
+    """[ns]"""
+    received: int
+    """[ns]"""
+    payload: Payload
+
+    @property
+    def known(self) -> int:
+        """The time from which a tick may use it [ns]."""
+        return max(self.stamp, self.received)
+
+
+_known = attrgetter("known")
+
+
+class Buffer:
+    """Messages of one topic on one clock, in the order in which they became known."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def push(self, entry: Entry, window: int) -> None:
+        """Insert a message and forget those that no tick within `window` [ns] can ask for."""
+        insort_right(self.entries, entry, key=_known)
+        begin = self.entries[-1].known - window
+        old = bisect_right(self.entries, begin, key=_known)
+        if old > 1:  # one of the old ones still holds at the window's begin
+            held = self.newest(begin)
+            self.entries[:old] = [held] if held else []
+
+    def newest(self, tick: int) -> Entry | None:
+        """Return the message that holds at a tick [ns]."""
+        count = bisect_right(self.entries, tick, key=_known)
+        if not count:
+            return None
+        last = self.entries[count - 1]
+        if last.stamp == last.known:
+            return last
+        return max(reversed(self.entries[:count]), key=lambda entry: entry.stamp)
+
+    def needed(self, ticks: Iterable[int]) -> list[Entry]:
+        """Return the messages that causal sampling at these ticks picks, in order of stamps."""
+        found = {id(entry): entry for entry in map(self.newest, ticks) if entry}
+        return sorted(found.values(), key=lambda entry: (entry.stamp, entry.known))

@@ -1,0 +1,206 @@
+"""The terms of a robot file: what is read from a topic, and what is commanded."""
+
+import keyword
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from offrl_contract.expression import FUNCTIONS
+
+Clock = Literal["receive", "publish", "header"]
+"""What times a message: its reception, its sending (DDS source time, mcap publish time), or the
+header that its sender wrote."""
+CLOCKS: tuple[Clock, ...] = get_args(Clock)
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+Interval = tuple[float, float]
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class Spec(BaseModel):
+    """Base of every part of a robot file: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Term(Spec):
+    """A named vector read from one topic."""
+
+    name: str
+    """Name used in expressions and reports; its parts are name_0, name_1, ..."""
+    topic: str = ""
+    """Topic, with leading slash."""
+    type: str = ""
+    """Message type, as package/msg/Name."""
+    field: Names = ()
+    """Field path or list of paths, dots between names, as in twist.twist.linear.x."""
+    select: Names = ()
+    """Entries to pick from an array by the message's `name` array (JointState)."""
+    size: PositiveInt | None = None
+    """Length of an array field that is taken whole."""
+    bins: PositiveInt | None = None
+    """Reduce an array field of any length to this many equal parts (LaserScan)."""
+    reduce: Literal["min", "mean", "max"] = "min"
+    """How a bin is reduced; NaN and readings below range_min are left out."""
+    yaw: bool = False
+    """The field is a quaternion: turn it into the heading about z [rad]."""
+    wrap: bool = False
+    """Wrap angles into [-pi, pi)."""
+    clip: Interval | None = None
+    """Limit values to [low, high] in the unit of the field; inf becomes high."""
+    max_age: PositiveFloat = 0.5
+    """Oldest acceptable sample [s]."""
+    clock: Clock | None = None
+    """Time base of this term; the robot's `clock` where not given."""
+
+    @model_validator(mode="after")
+    def _check_term(self) -> "Term":
+        _check_name(self.name)
+        if self.clip and self.clip[0] >= self.clip[1]:
+            raise ValueError("clip: the lower end must be below the upper end")
+        given = [key for key in ("select", "size", "bins", "yaw") if getattr(self, key)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other")
+        return self
+
+    @property
+    def parts(self) -> int:
+        """Numbers per sample, before history."""
+        per_field = 1 if self.yaw else self.bins or self.size or len(self.select) or 1
+        return per_field * len(self.field)
+
+
+class ObservationTerm(Term):
+    """A part of the observation vector."""
+
+    source: Literal["topic", "action"] = "topic"
+    """`action`: the command in force when the tick begins, instead of a topic."""
+    history: PositiveInt = 1
+    """Stack the values at this many ticks, the oldest first."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> "ObservationTerm":
+        if self.source == "topic":
+            _require(self, "topic", "type", "field")
+        else:
+            given = {"topic", "type", "field", "select", "size", "bins", "yaw"} & _given(self)
+            if given:
+                raise ValueError(f"source: action takes no {', '.join(sorted(given))}")
+        return self
+
+
+class Signal(Term):
+    """Read for reward and terminal only, never seen by the policy."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> "Signal":
+        _require(self, "topic", "type", "field")
+        return self
+
+
+class ActionTerm(Spec):
+    """A part of the action vector, published as fields of one message."""
+
+    name: str
+    """Name used in expressions and reports."""
+    topic: str
+    """Command topic; terms with the same topic share one message."""
+    type: str
+    """Message type, as package/msg/Name."""
+    field: Names
+    """Field paths in the order of the action vector."""
+    limits: tuple[Interval, ...]
+    """[low, high] per field, in the unit of the field."""
+    max_rate: tuple[PositiveFloat, ...] | None = None
+    """Largest change per second, per field."""
+    hold: PositiveFloat = 0.5
+    """How long a command stays in force without a new one [s]."""
+    safe: tuple[float, ...]
+    """Command that is safe at any time, per field."""
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> "ActionTerm":
+        _check_name(self.name)
+        for key in ("limits", "safe", "max_rate"):
+            value = getattr(self, key)
+            if value is not None and len(value) != len(self.field):
+                raise ValueError(f"{key}: {len(value)} entries for {len(self.field)} fields")
+        for (low, high), safe, field in zip(self.limits, self.safe, self.field, strict=True):
+            if low >= high:
+                raise ValueError(f"limits of {field}: {low} is not below {high}")
+            if not low <= safe <= high:
+                raise ValueError(f"safe: {safe} for {field} is outside its limits [{low}, {high}]")
+        return self
+
+    @property
+    def parts(self) -> int:
+        """Numbers this term adds to the action vector."""
+        return len(self.field)
+
+
+class ImageTerm(Spec):
+    """Camera images, resized into the dataset; they are no part of the observation vector."""
+
+    name: str
+    """Name of the dataset, images/NAME."""
+    topic: str
+    """Topic, with leading slash; timed by reception."""
+    type: str
+    """sensor_msgs/msg/Image or sensor_msgs/msg/CompressedImage."""
+    size: tuple[PositiveInt, PositiveInt]
+    """[height, width] to resize to [pixels]."""
+    color: Literal["rgb", "gray"] = "rgb"
+    """Three channels or one."""
+    range: Interval | None = None
+    """[low, high] of 16-bit and float images (depth), which become 0 and 255."""
+    max_age: PositiveFloat = 0.5
+    """Oldest acceptable image [s]."""
+
+    @model_validator(mode="after")
+    def _check_image(self) -> "ImageTerm":
+        _check_name(self.name)
+        if self.type not in IMAGE_TYPES:
+            raise ValueError(f"type: '{self.type}' is none of {', '.join(IMAGE_TYPES)}")
+        if self.range and self.range[0] >= self.range[1]:
+            raise ValueError("range: the lower end must be below the upper end")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        return (*self.size, 3 if self.color == "rgb" else 1)
+
+
+def _check_name(name: str) -> None:
+    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("next_"):
+        raise ValueError(f"name: '{name}' must be an identifier that does not begin with next_")
+    if name in FUNCTIONS:
+        raise ValueError(f"name: '{name}' is a function of the expressions")
+
+
+def _given(term: Term) -> set[str]:
+    return {key for key in type(term).model_fields if getattr(term, key)}
+
+
+def _require(term: Term, *keys: str) -> None:
+    for key in keys:
+        if not getattr(term, key):
+            raise ValueError(f"{key}: missing")
+    if not term.topic.startswith("/"):
+        raise ValueError(f"topic: '{term.topic}' must begin with a slash")
+    if term.type.count("/") != 2:
+        raise ValueError(f"type: '{term.type}' must be package/msg/Name")
