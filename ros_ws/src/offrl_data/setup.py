@@ -8,14 +8,18 @@ setup(
     description="Bags to datasets for offline reinforcement learning",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[package],
+    packages=[package, f"{package}.formats"],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
         (f"share/{package}", ["package.xml"]),
     ],
     install_requires=["offrl_contract", "h5py", "numpy", "rich", "rosbags", "tyro"],
+    extras_require={"formats": ["pyarrow"]},
     entry_points={
-        "offrl.commands": ["convert = offrl_data.commands:convert"],
+        "offrl.commands": [
+            "convert = offrl_data.commands:convert",
+            "dataset = offrl_data.formats.commands:dataset",
+        ],
         "offrl.inspectors": [
             "bag = offrl_data.commands:inspect_bag",
             "db3 = offrl_data.commands:inspect_bag",

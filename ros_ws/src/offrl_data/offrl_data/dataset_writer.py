@@ -76,6 +76,18 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         if self.transitions - self._written >= _ROWS_PER_WRITE:
             self._flush()
 
+    def append_images(self, column: str, pixels: NDArray[np.uint8]) -> None:
+        """Add rows (n, h, w, c) to images/NAME or episodes/final_images/NAME."""
+        shape = pixels.shape[1:]
+        if column not in self._file:
+            kind = {"maxshape": (None, *shape), "chunks": (1, *shape)}
+            self._file.create_dataset(column, (0, *shape), np.uint8, **kind)
+        stored = self._file[column]
+        if stored.shape[1:] != shape:
+            raise InputError(f"{column}: an image of shape {shape} after {stored.shape[1:]}")
+        stored.resize(len(stored) + len(pixels), axis=0)
+        stored[len(stored) - len(pixels) :] = pixels
+
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Write the episode table and metadata, flush to disk, take the final name."""
         self._flush()
