@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from offrl_contract.cli import run
 from offrl_data.dataset import COLUMNS, Dataset, load_dataset
+from offrl_data.formats import lerobot
 
 from .datasets import ROBOT, image_arrays, write_dataset
 
@@ -338,3 +339,12 @@ def test_lerobot_without_pyarrow_names_the_extra(
     assert call(*words) == 2
     assert "pip install 'offrl[formats]'" in capsys.readouterr().err
     assert not (tmp_path / "frames").exists()
+
+
+def test_lerobot_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = write_dataset(tmp_path / "data.h5")
+    monkeypatch.setattr(lerobot, "_MEGABYTES_PER_FILE", 0.0005)
+    frames = export(tmp_path, "lerobot")
+    assert len(list((frames / "data").rglob("*.parquet"))) == 2
+    assert call("import", frames, "--format", "lerobot", "--out", tmp_path / "back.h5") == 0
+    assert_same(ours, load_dataset(tmp_path / "back.h5"))
