@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 import tyro
 from offrl_contract import robot_from_yaml
-from offrl_contract.definitions import distro_definitions
 from offrl_data.conversion import convert_bags
+from offrl_data.storage.mcap import Mcap
 from rosbags import rosbag1, rosbag2
 from rosbags.highlevel import AnyReader
-from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.typesys import Stores, get_typestore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,7 +134,7 @@ def ours(path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         robot = robot_from_yaml(ROBOT, "bench")
         out = Path(folder) / "data.h5"
-        convert_bags([path], robot, out, distro_definitions(), lambda _: None, lambda *_: None)
+        convert_bags([path], robot, out)
 
 
 def rosbags(path: Path) -> None:
@@ -164,15 +163,10 @@ def mcap_ros2_support(path: Path) -> None:
 
 def decompression(path: Path) -> None:
     """Read and decompress every chunk, and nothing else."""
-    from offrl_data.blocks import _decompressed
-
     (file,) = path.glob("*.mcap")
-    reader = McapReader(file)
-    reader.open()
-    assert reader.bio is not None
-    for chunk in reader.chunks:
-        _decompressed(reader.bio, chunk)
-    reader.close()
+    with Mcap(file) as storage:
+        for chunk in storage.chunks:
+            storage.content(chunk)
 
 
 READERS: dict[str, Callable[[Path], None]] = {

@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -317,6 +319,29 @@ def test_a_failed_export_leaves_nothing(
         assert call("export", tmp_path / "data.h5", "--format", name, "--out", out) == 2
         assert "cannot be written" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["data.h5"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_full_disk_is_an_error_sentence(name: str, tmp_path: Path) -> None:
+    """The largest size of a file stands for the disk."""
+    write_dataset(tmp_path / "data.h5")
+    out = export(tmp_path, name)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for words in (
+        ("export", tmp_path / "data.h5", "--out", tmp_path / "twin-v0"),
+        ("import", out, "--out", tmp_path / "back.h5"),
+    ):
+        command = [sys.executable, "-m", "offrl_contract.cli", "dataset", *map(str, words)]
+        done = subprocess.run(
+            [*command, "--format", name],
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+        )
+        assert done.returncode == 2, done.stderr
+        assert "cannot be written" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_robomimic_refuses_actions_outside_the_limits(

@@ -116,7 +116,7 @@ def test_odd_bag_can_be_inspected(name: str, bags: Path) -> None:
 
 def test_metadata_that_names_another_file_is_noted(bags: Path) -> None:
     with Bag(bags / "renamed_file") as bag:
-        assert "storage files read directly" in bag.notes[0]
+        assert "names rosbag2_2026_01_30-15_32_05_0.db3, which is not there" in bag.notes[0]
 
 
 def test_neato_limits_hold_every_logged_command(bags: Path, msgs: Path, tmp_path: Path) -> None:

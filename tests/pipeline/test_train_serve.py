@@ -14,10 +14,10 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'offrl[ros]'")
 
 from offrl_contract import load_robot  # noqa: E402
-from offrl_contract.definitions import add_folder, distro_definitions  # noqa: E402
 from offrl_contract.sampling import observation_vector, sample_observation  # noqa: E402
 from offrl_data.bags import Bag  # noqa: E402
 from offrl_data.dataset import load_dataset  # noqa: E402
+from offrl_data.message_definitions import MessageDefinitions  # noqa: E402
 from offrl_data.series import read_series  # noqa: E402
 from offrl_policy.controller import Decision  # noqa: E402
 from offrl_policy.messages import message_class  # noqa: E402
@@ -122,10 +122,8 @@ def test_node_sees_what_the_converter_wrote(
 ) -> None:
     """The held-out bag, message by message on the bag's own clock, through a running node."""
     robot = load_robot("neato")
-    store = distro_definitions()
-    add_folder(store, msgs)
     with Bag(neato.held_out) as bag:
-        series = read_series(bag, robot, store, lambda _: None).series
+        series = read_series(bag, robot, MessageDefinitions(msgs=msgs), lambda _: None).series
     player = Player(neato.held_out, robot.topics(signals=False))
     begin = max(int(series[name].stamps[0]) for name in ("scan", "twist"))
     ticks = np.arange(begin, player.messages[-1][1], robot.period, dtype=np.int64)

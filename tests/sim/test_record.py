@@ -74,7 +74,7 @@ def test_converted_bag_is_what_the_simulator_said(bags, tmp_path):
     """Observations, actions, rewards and ends out of the bag equal the environment's own."""
     robot = load_robot("diffdrive")
     file = tmp_path / "drive.h5"
-    convert_bags(bags, robot, file, distro_definitions(), lambda _: None, lambda *_: None)
+    convert_bags(bags, robot, file)
     dataset = load_dataset(file)
     env = DiffDriveNav()
     assert len(dataset.lengths) == EPISODES

@@ -8,12 +8,22 @@ setup(
     description="Bags to datasets for offline reinforcement learning",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[package, f"{package}.formats"],
+    packages=[package, f"{package}.formats", f"{package}.storage"],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
         (f"share/{package}", ["package.xml"]),
     ],
-    install_requires=["offrl_contract", "h5py", "numpy", "rich", "rosbags", "tyro"],
+    install_requires=[
+        "offrl_contract",
+        "apsw",
+        "h5py",
+        "lz4",
+        "numpy",
+        "rich",
+        "rosbags",
+        "tyro",
+        "zstandard",
+    ],
     extras_require={"formats": ["pyarrow"]},
     entry_points={
         "offrl.commands": [

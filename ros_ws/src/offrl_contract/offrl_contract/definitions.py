@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from rosbags.interfaces import Nodetype
 from rosbags.typesys import (
     Stores,
     TypesysError,
@@ -18,12 +20,19 @@ DEFAULT_DISTRO = "kilted"
 _IDL_RULE = "=" * 80 + "\n"
 
 
+_DISTROS = {s.value.removeprefix("ros2_"): s for s in Stores if s.value.startswith("ros2_")}
+
+
+def require_distro(distro: str) -> None:
+    """Raise InputError unless a ROS 2 distribution is known."""
+    if distro not in _DISTROS:
+        raise InputError(f"--distro {distro}: unknown distribution.{nearest(distro, _DISTROS)}")
+
+
 def distro_definitions(distro: str = DEFAULT_DISTRO) -> Typestore:
     """Return the definitions of a ROS 2 distribution. Raises InputError for an unknown one."""
-    stores = {s.value.removeprefix("ros2_"): s for s in Stores if s.value.startswith("ros2_")}
-    if distro not in stores:
-        raise InputError(f"--distro {distro}: unknown distribution.{nearest(distro, stores)}")
-    return get_typestore(stores[distro])
+    require_distro(distro)
+    return get_typestore(_DISTROS[distro])
 
 
 def noetic_definitions() -> Typestore:
@@ -62,6 +71,26 @@ def require_type(store: Typestore, type_name: str, where: str) -> None:
             f"{where}: no definition of {type_name}. "
             "Remedies: --msgs DIR with its .msg file, or --distro of the recording."
         )
+
+
+def missing_types(store: Typestore, type_name: str) -> set[str]:
+    """Return the types below a type, itself included, that nobody defines."""
+    missing: set[str] = set()
+    known: set[str] = set()
+    waiting = [type_name]
+    while waiting:
+        name = waiting.pop()
+        if name in known:
+            continue
+        known.add(name)
+        if name not in store.fielddefs:
+            missing.add(name)
+            continue
+        for _, (tag, what) in store.fielddefs[name][1]:
+            inner: Any = what[0] if tag in (Nodetype.ARRAY, Nodetype.SEQUENCE) else (tag, what)
+            if inner[0] == Nodetype.NAME:
+                waiting.append(inner[1])
+    return missing
 
 
 def definition_texts(store: Typestore, type_names: Iterable[str]) -> dict[str, str]:

@@ -19,6 +19,9 @@ Times = NDArray[np.int64]
 Faults = NDArray[np.uint8]
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
 class Fault(IntEnum):
     """Why a term is not usable at a tick."""
 
@@ -28,7 +31,7 @@ class Fault(IntEnum):
     STALE = 2
     """The newest sample is older than max_age."""
     NOT_FINITE = 3
-    """NaN or inf, or a message that could not be decoded."""
+    """NaN, inf or beyond single precision, or a message that could not be decoded."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def sample(series: Series, ticks: Times, max_age: int) -> Sample:
     values = series.values[index]
     ages = np.where(missing, -1, ticks - series.stamps[index])
     faults = np.zeros(len(ticks), np.uint8)
-    faults[~np.isfinite(values).all(axis=1)] = Fault.NOT_FINITE
+    faults[~(np.abs(values) <= _LARGEST).all(axis=1)] = Fault.NOT_FINITE
     faults[ages > max_age] = Fault.STALE
     faults[missing] = Fault.MISSING
     return Sample(values, faults, ages)
@@ -104,7 +107,8 @@ def sample_observation(
 
 def observation_vector(samples: Mapping[str, Sample]) -> NDArray[np.float32]:
     """Join observation terms to vectors (T, o) in single precision, SI units."""
-    return np.hstack([each.values for each in samples.values()]).astype(np.float32)
+    with np.errstate(over="ignore"):  # such values have a fault
+        return np.hstack([each.values for each in samples.values()]).astype(np.float32)
 
 
 def action_of_tick(robot: Robot, series: Mapping[str, Series], ticks: Times) -> Sample:

@@ -1,42 +1,39 @@
-"""Opening logs: ROS 1 .bag, ROS 2 .db3 and .mcap, single files or rosbag2 directories."""
+"""Logs: a storage file or a rosbag2 directory, opened as far as it can be read."""
 
-import sqlite3
-import struct
-from contextlib import ExitStack
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import yaml
+import zstandard
 from numpy.typing import NDArray
 from offrl_contract import InputError
-from offrl_contract.definitions import from_texts, require_type
 from offrl_contract.errors import nearest
-from offrl_contract.reader import Wire
-from rosbags import rosbag1, rosbag2
-from rosbags.interfaces import Connection, MessageDefinitionFormat
-from rosbags.rosbag2.storage_mcap import McapReader
-from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
-from rosbags.typesys.store import Typestore
 
-from offrl_data.blocks import Blocks, db3_blocks, gather, indexed, mcap_blocks
-
-STORAGE = (".bag", ".db3", ".mcap")
-_UNREADABLE = (
-    rosbag1.ReaderError,
-    rosbag2.ReaderError,
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    AssertionError,
-    struct.error,
-    sqlite3.Error,
+from offrl_data.storage.base import (
+    Block,
+    Channel,
+    Listed,
+    Losses,
+    Storage,
+    StorageError,
+    Wire,
 )
+from offrl_data.storage.compression import DamagedError, decompress_message
+from offrl_data.storage.db3 import Db3
+from offrl_data.storage.mcap import Mcap
+from offrl_data.storage.ros1 import Ros1Bag
 
-Reader = rosbag1.Reader | rosbag2.Reader
+READERS: dict[str, type[Storage]] = {".bag": Ros1Bag, ".db3": Db3, ".mcap": Mcap}
+_COMPRESSED = ".zstd"
+_METADATA = "metadata.yaml"
 
 
 @dataclass(frozen=True)
@@ -45,44 +42,78 @@ class Topic:
 
     name: str
     type_name: str
-    definition: str
-    """Text embedded in the bag; empty where it carries none."""
-    count: int
-    connections: tuple[Connection, ...]
+    channels: tuple[Channel, ...]
+    """One of each storage file, or more."""
+    promised: int
+    """Messages that metadata or the files themselves announce; -1 where nobody does."""
+
+    @property
+    def wire(self) -> Wire:
+        """How its messages are encoded. Raises InputError for an encoding that is not ROS's."""
+        wire = self.channels[0].wire
+        if wire not in ("cdr", "ros1"):
+            raise InputError(f"{self.name}: messages are encoded as '{wire}', not as cdr or ros1")
+        return "ros1" if wire == "ros1" else "cdr"
 
 
-class Bag:
+@dataclass(frozen=True)
+class _Metadata:
+    """What a metadata.yaml says."""
+
+    files: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+    """Messages by topic."""
+    by_message: bool = False
+    """Whether each message is compressed on its own."""
+
+
+class Bag(AbstractContextManager["Bag"]):
     """An open log. Use as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Open a bag. Raises InputError with the reason where it cannot be read."""
+        """Open a bag. Raises InputError with the reason where nothing of it can be read."""
         self.path = path
         self.name = path.name
-        self.notes: list[str] = []
+        self._found = Losses([])
+        self._notes: list[str] = []
         self._stack = ExitStack()
-        self._readers = self._open()
-        self.wire: Wire = "ros1" if isinstance(self._readers[0], rosbag1.Reader) else "cdr"
+        self._metadata = _Metadata()
+        self.files = [path] if path.is_file() else self._files_of_directory()
+        """The storage files of this bag."""
+        try:
+            self._storages = self._open()
+        except BaseException:
+            self._stack.close()
+            raise
         self.topics = self._topics()
 
     @property
-    def files(self) -> list[Path]:
-        """The storage files of this bag."""
-        if self.path.is_file():
-            return [self.path]
-        return sorted(file for file in self.path.iterdir() if file.suffix in STORAGE)
+    def losses(self) -> Losses:
+        """What could not be read, as far as it is known by now."""
+        found = [self._found, *(storage.losses for storage in self._storages)]
+        lines = [line for each in found for line in each.lines]
+        return Losses(lines, sum(each.messages for each in found))
 
-    def blocks(self, topics: list[Topic]) -> Blocks:
-        """Yield the messages of topics in blocks, file by file, each in the order of its file."""
-        wanted: dict[int, tuple[Any, list[Connection]]] = {}
-        for topic in topics:
-            for connection in topic.connections:
-                owner = connection.owner
-                wanted.setdefault(id(owner), (owner, []))[1].append(connection)
-        try:
-            for owner, connections in wanted.values():
-                yield from _blocks_of(owner, connections)
-        except _UNREADABLE as error:
-            raise InputError(f"{self.path}: cannot be read to its end: {error}") from error
+    @property
+    def notes(self) -> list[str]:
+        """What is odd and cost nothing."""
+        return [*self._notes, *(note for each in self._storages for note in each.notes)]
+
+    def blocks(self, names: Collection[str]) -> Iterator[tuple[Channel, Block]]:
+        """Yield the messages of some topics, file by file, each in the order of its file."""
+        read = dict.fromkeys(names, 0)
+        for storage in self._storages:
+            wanted = {k: c for k, c in storage.channels.items() if c.topic in read}
+            if not wanted:
+                continue
+            for key, block in storage.blocks(wanted):
+                read[wanted[key].topic] += len(block.received)
+                yield wanted[key], _unpacked(block) if self._metadata.by_message else block
+        for name, count in read.items():
+            promised = self.topics[name].promised
+            if count < promised:
+                line = f"{name}: {promised} messages announced, {count} found"
+                self._found.add(line, promised - count)
 
     def topic(self, name: str, type_name: str) -> Topic:
         """Return a topic, refusing one of another type. Raises InputError."""
@@ -96,27 +127,23 @@ class Bag:
             )
         return topic
 
-    def definitions(self, topic: Topic, default: Typestore) -> Typestore:
-        """Return the definitions of a topic: its own where embedded, else the default set."""
-        if topic.definition:
-            own = from_texts({topic.type_name: topic.definition}, f"{self.name}: {topic.name}")
-            require_type(own, topic.type_name, f"{self.name}: {topic.name}")
-            return own
-        require_type(default, topic.type_name, f"{self.name}: {topic.name}")
-        return default
+    def counts(self) -> dict[str, int]:
+        """Count the messages of each topic; may have to read whole files."""
+        counts = dict.fromkeys(self.topics, 0)
+        for storage in self._storages:
+            for key, count in storage.count().items():
+                counts[storage.channels[key].topic] += count
+        return counts
 
     def digest(self) -> str:
         """Return the SHA-256 of the storage files."""
         content = sha256()
+        buffer = memoryview(bytearray(1 << 20))
         for file in self.files:
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    content.update(block)
+            with file.open("rb", buffering=0) as stream:
+                while size := stream.readinto(buffer):
+                    content.update(buffer[:size])
         return content.hexdigest()
-
-    def __enter__(self) -> "Bag":
-        """Return the open bag."""
-        return self
 
     def __exit__(
         self,
@@ -127,70 +154,115 @@ class Bag:
         """Close all files."""
         self._stack.close()
 
-    def _open(self) -> list[Reader]:
-        """Open the bag as it says it is; a directory whose metadata is off, file by file."""
+    def _files_of_directory(self) -> list[Path]:
+        """Return the files that the metadata lists; where it is off, those that are there."""
+        there = sorted(file for file in self.path.iterdir() if _is_storage(file))
         try:
-            return [self._enter(self.path)]
-        except _UNREADABLE as error:
-            if not self.path.is_dir() or not self.files:
-                raise InputError(f"{self.path}: cannot be opened: {error}") from error
-            self.notes.append(f"metadata.yaml not usable ({error}): storage files read directly")
-        try:
-            return [self._enter(file) for file in self.files]
-        except _UNREADABLE as error:
-            self._stack.close()
-            raise InputError(f"{self.path}: cannot be opened: {error}") from error
+            self._metadata = _read_metadata(self.path / _METADATA)
+        except InputError as error:
+            self._notes.append(str(error))
+            return there
+        listed = [self.path / name for name in self._metadata.files]
+        missing = [file for file in listed if not file.is_file()]
+        others = [file for file in there if file not in listed]
+        if not missing:
+            return listed
+        if others:
+            names = ", ".join(file.name for file in missing)
+            found = ", ".join(file.name for file in others)
+            self._notes.append(f"{_METADATA} names {names}, which is not there; {found} is read")
+        for file in missing[len(others) :]:
+            self._found.add(f"{file.name} is missing")
+        return [file for file in listed if file.is_file()] + others
 
-    def _enter(self, path: Path) -> Reader:
-        reader: Reader = rosbag1.Reader(path) if path.suffix == ".bag" else rosbag2.Reader(path)
-        with ExitStack() as opened:
-            opened.enter_context(reader)
-            self._stack.push(opened.pop_all())
-        return reader
+    def _open(self) -> list[Storage]:
+        opened: list[Storage] = []
+        problems: list[str] = []
+        for file in self.files:
+            try:
+                opened.append(self._stack.enter_context(self._reader(file)))
+            except (StorageError, OSError) as error:
+                problems.append(f"{file.name}: {error}")
+        if not opened:
+            reasons = "; ".join(problems) or "no storage file in it"
+            raise InputError(f"{self.path}: cannot be opened: {reasons}")
+        for problem in problems:
+            self._found.add(f"cannot be opened: {problem}")
+        return opened
+
+    def _reader(self, file: Path) -> Storage:
+        if file.suffix != _COMPRESSED:
+            if file.suffix not in READERS:
+                raise StorageError(f"no bag file ({', '.join(READERS)})")
+            return READERS[file.suffix](file)
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="offrl-")))
+        plain = folder / file.stem
+        try:
+            with file.open("rb") as packed, plain.open("wb") as out:
+                reader = zstandard.ZstdDecompressor().stream_reader(packed)
+                shutil.copyfileobj(reader, out, 1 << 20)
+        except zstandard.ZstdError as error:
+            self._found.add(f"{file.name}: decompressed in part: {error}")
+        return READERS[plain.suffix](plain)
 
     def _topics(self) -> dict[str, Topic]:
-        found: dict[str, list[Connection]] = {}
-        for reader in self._readers:
-            for connection in reader.connections:
-                found.setdefault(connection.topic, []).append(connection)
-        return {
-            name: Topic(
-                name=name,
-                type_name=group[0].msgtype,
-                definition=_definition(group[0]),
-                count=sum(connection.msgcount for connection in group),
-                connections=tuple(group),
-            )
-            for name, group in sorted(found.items())
-        }
+        found: dict[str, list[Channel]] = {}
+        for storage in self._storages:
+            for channel in storage.channels.values():
+                found.setdefault(channel.topic, []).append(channel)
+        topics = {}
+        for name, channels in sorted(found.items()):
+            types = {channel.type_name for channel in channels}
+            if len(types) > 1:
+                self._notes.append(f"{name} has several types: {', '.join(sorted(types))}")
+            counts = [channel.count for channel in channels]
+            promised = -1 if min(counts) < 0 else sum(counts)
+            promised = self._metadata.counts.get(name, promised)
+            topics[name] = Topic(name, channels[0].type_name, tuple(channels), promised)
+        return topics
 
 
-def _blocks_of(owner: Any, connections: list[Connection]) -> Blocks:
-    """Read a file or a rosbag2 directory: its storage files at once where they allow it."""
-    storages = getattr(owner, "storages", [owner])
-    reads = [_fast_path(storage) for storage in storages]
-    if None in reads or owner.metadata.compression_mode == "message":
-        topics = {connection.id: connection.topic for connection in connections}
-        messages = owner.messages(connections)
-        yield from gather(((c.id, stamp, raw) for c, stamp, raw in messages), topics)
-        return
-    names = {connection.topic for connection in connections}
-    for storage, read in zip(storages, reads, strict=True):
-        wanted = [c for c in storage.connections if c.topic in names]
-        if wanted:
-            yield from read(storage, wanted)
+def _unpacked(block: Block) -> Block:
+    """Decompress messages one by one; what cannot be is left as it is, and will not decode."""
+    batch = block.pick(np.arange(len(block.received)))
+    content = []
+    for row in range(len(block.received)):
+        try:
+            content.append(decompress_message(batch.message(row)))
+        except DamagedError:
+            content.append(b"")
+    return Listed(block.received, block.published, content, np.arange(len(content)))
 
 
-def _fast_path(storage: Any) -> Any:
-    """Return what reads a storage file in blocks, or None."""
-    if isinstance(storage, Sqlite3Reader):
-        return db3_blocks
-    return mcap_blocks if isinstance(storage, McapReader) and indexed(storage) else None
+def _read_metadata(path: Path) -> _Metadata:
+    """Read a metadata.yaml. Raises InputError where it is absent or cannot be used."""
+    if not path.is_file():
+        raise InputError(f"no {_METADATA}: storage files read directly")
+    try:
+        content: Any = yaml.load(path.read_text(), Loader=_LOADER)
+        information = content["rosbag2_bagfile_information"]
+        topics = information["topics_with_message_count"]
+        return _Metadata(
+            files=tuple(Path(name).name for name in information["relative_file_paths"]),
+            counts={
+                str(topic["topic_metadata"]["name"]): int(topic["message_count"])
+                for topic in topics
+            },
+            by_message=str(information.get("compression_mode", "")).lower() == "message",
+        )
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{_METADATA} not usable ({reason}): storage files read directly") from (
+            error
+        )
 
 
-def _definition(connection: Connection) -> str:
-    known = connection.msgdef.format != MessageDefinitionFormat.NONE
-    return connection.msgdef.data if known else ""
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _is_storage(path: Path) -> bool:
+    plain = path.with_suffix("") if path.suffix == _COMPRESSED else path
+    return path.is_file() and plain.suffix in READERS
 
 
 def find_bags(paths: list[Path]) -> list[Path]:
@@ -205,16 +277,17 @@ def find_bags(paths: list[Path]) -> list[Path]:
             raise InputError(f"{path}: no such file or directory")
         found = [path] if path.is_file() else _bags_below(path)
         if not found:
-            raise InputError(f"{path}: no bag below it ({', '.join(STORAGE)} or a rosbag2 folder)")
+            kinds = ", ".join(READERS)
+            raise InputError(f"{path}: no bag below it ({kinds} or a rosbag2 folder)")
         bags += found
     return list(dict.fromkeys(bags))
 
 
 def _bags_below(folder: Path) -> list[Path]:
-    if (folder / "metadata.yaml").is_file():
+    if (folder / _METADATA).is_file():
         return [folder]
     entries = sorted(folder.iterdir())
-    files = [entry for entry in entries if entry.suffix in STORAGE and entry.is_file()]
+    files = [entry for entry in entries if _is_storage(entry)]
     ros1 = [file for file in files if file.suffix == ".bag"]
     own = [folder] if len(files) > len(ros1) else []
     return own + ros1 + [b for entry in entries if entry.is_dir() for b in _bags_below(entry)]

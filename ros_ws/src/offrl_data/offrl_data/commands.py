@@ -8,8 +8,8 @@ from typing import Annotated
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from offrl_contract import load_robot
-from offrl_contract.definitions import DEFAULT_DISTRO, add_folder, distro_definitions
+from offrl_contract import InputError, load_robot
+from offrl_contract.definitions import DEFAULT_DISTRO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -17,6 +17,7 @@ from rich.table import Table
 from offrl_data.bags import Bag, find_bags
 from offrl_data.conversion import BagReport, convert_bags
 from offrl_data.dataset import load_dataset
+from offrl_data.message_definitions import MessageDefinitions
 
 
 @dataclass(frozen=True)
@@ -33,25 +34,34 @@ class ConvertConfig:
     """Folder of .msg files, for types that neither the bag nor the distribution defines."""
     distro: str = DEFAULT_DISTRO
     """ROS 2 distribution of the recording, for bags that carry no definitions."""
+    jobs: int = 1
+    """Bags that are converted at the same time; the dataset does not depend on it."""
+    strict: bool = False
+    """Refuse bags that can be read only in part, instead of reporting what was lost."""
+    resume: bool = False
+    """Keep the bags that an interrupted conversion has finished."""
 
 
 def convert(argv: list[str]) -> None:
     """Run `offrl convert`. Raises InputError."""
     config = tyro.cli(ConvertConfig, prog="offrl convert", args=argv)
+    if config.jobs < 1:
+        raise InputError(f"--jobs {config.jobs}: at least 1 is needed")
     robot = load_robot(config.robot)
-    store = distro_definitions(config.distro)
-    if config.msgs is not None:
-        add_folder(store, config.msgs)
+    definitions = MessageDefinitions(config.distro, config.msgs)
     bags = find_bags(list(config.bags))
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
     with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
-        task = progress.add_task("reading", total=None)
-
-        def started(name: str, messages: int) -> None:
-            progress.reset(task, total=messages, description=name)
-
+        task = progress.add_task(f"{len(bags)} bags", total=float(len(bags)))
         reports = convert_bags(
-            bags, robot, config.out, store, lambda count: progress.advance(task, count), started
+            bags,
+            robot,
+            config.out,
+            definitions,
+            jobs=config.jobs,
+            strict=config.strict,
+            resume=config.resume,
+            advance=lambda fraction: progress.advance(task, fraction),
         )
     _print_reports(reports)
     dataset = load_dataset(config.out)
@@ -69,15 +79,18 @@ def inspect_bag(path: Path) -> None:
 
 def _print_topics(path: Path) -> None:
     with Bag(path) as bag:
-        table = Table(title=f"{bag.name} ({bag.wire})")
+        table = Table(title=bag.name)
+        counts = bag.counts()
         for column in ("topic", "type", "messages", "definition"):
             table.add_column(column, justify="right" if column == "messages" else "left")
         for topic in bag.topics.values():
-            has = "in the bag" if topic.definition else "none"
-            table.add_row(topic.name, topic.type_name, str(topic.count), has)
+            has = "in the bag" if topic.channels[0].definition else "none"
+            table.add_row(topic.name, topic.type_name, str(counts[topic.name]), has)
         _console().print(table)
         for note in bag.notes:
             print(f"note: {note}")
+        for loss in bag.losses.lines:
+            print(f"lost: {loss}")
 
 
 def inspect_dataset(path: Path) -> None:
@@ -144,6 +157,8 @@ def _remarks(report: BagReport) -> Iterator[str]:
     if report.clipped_commands:
         yield f"{report.clipped_commands} commands outside the limits, clipped to them"
     yield from report.notes
+    for loss in report.losses:
+        yield f"lost: {loss}"
 
 
 def _offset(seconds: float | None) -> str:

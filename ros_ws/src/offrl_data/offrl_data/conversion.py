@@ -1,48 +1,37 @@
-"""Bags to a dataset: sample every bag at the control rate, cut episodes, report every tick."""
+"""Bags to a dataset: each bag becomes a part, in a process of its own if asked; then they join."""
 
+import fcntl
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
-from numpy.typing import NDArray
-from offrl_contract import InputError, Robot
-from offrl_contract.definitions import (
-    definition_hashes,
-    definition_texts,
-    from_texts,
-    noetic_definitions,
-)
+from offrl_contract import InputError, Robot, __version__
+from offrl_contract.definitions import definition_hashes, definition_texts
 from offrl_contract.errors import nearest
-from offrl_contract.rewards import rewards_and_terminals
-from offrl_contract.sampling import (
-    Fault,
-    Sample,
-    action_names,
-    action_of_tick,
-    nanoseconds,
-    observation_names,
-    observation_vector,
-    sample_observation,
-    sample_term,
-    usable_runs,
-)
-from rosbags.typesys.store import Typestore
+from offrl_contract.sampling import action_names, observation_names
 
 from offrl_data.bags import Bag
-from offrl_data.dataset import Episode
 from offrl_data.dataset_writer import DatasetWriter
+from offrl_data.episodes import cut_episodes, on_ticks
+from offrl_data.message_definitions import MessageDefinitions
 from offrl_data.series import BagSeries, TopicReport, read_series
 
-Mask = NDArray[np.bool_]
-_FAULT_WORDS = {
-    Fault.MISSING: "no message yet",
-    Fault.STALE: "stale",
-    Fault.NOT_FINITE: "not finite",
-}
+_PARENT_CHECK = 1.0  # [s]
 
 
 @dataclass(frozen=True)
@@ -59,174 +48,238 @@ class BagReport:
     dropped: dict[str, int]
     """Ticks that begin no transition, by their first reason."""
     clipped_commands: int
-    """Command messages outside the robot file's limits, clipped to them."""
+    """Commands in force at a tick that are outside the robot file's limits, clipped to them."""
     topics: list[TopicReport]
     notes: list[str]
+    """What is odd and cost nothing."""
+    losses: list[str]
+    """What could not be read."""
+    lost: int
+    """Messages known to be lost."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class _Ticks:
-    """A bag on the grid of its ticks."""
-
-    times: NDArray[np.int64]
-    observation: dict[str, Sample]
-    signals: dict[str, Sample]
-    action: Sample
-    in_gap: Mask
-
-
-def convert_bag(
-    bag: Bag, robot: Robot, default: Typestore, advance: Callable[[int], None]
-) -> tuple[list[Episode], BagReport, BagSeries]:
-    """Convert one bag. Raises InputError as `read_series` does."""
-    store = noetic_definitions() if bag.wire == "ros1" else default
-    decoded = read_series(bag, robot, store, advance)
-    ticks = _on_ticks(robot, decoded)
-    episodes, reasons = _episodes(robot, ticks, bag.name)
-    dropped = Counter(reasons[reasons != ""].tolist())
-    report = BagReport(
-        bag=bag.name,
-        sha256=bag.digest(),
-        seconds=_duration(decoded.stamps),
-        ticks=len(ticks.times),
-        transitions=int((reasons == "").sum()),
-        episodes=len(episodes),
-        terminals=sum(episode.terminal for episode in episodes),
-        dropped=dict(dropped.most_common()),
-        clipped_commands=_outside_limits(robot, decoded),
-        topics=decoded.topics,
-        notes=bag.notes,
-    )
-    return episodes, report, decoded
+def _ignore(_: float) -> None:
+    """Take progress that nobody looks at."""
 
 
 def convert_bags(
     paths: list[Path],
     robot: Robot,
     out: Path,
-    default: Typestore,
-    advance: Callable[[int], None],
-    started: Callable[[str, int], None],
+    definitions: MessageDefinitions | None = None,
+    *,
+    jobs: int = 1,
+    strict: bool = False,
+    resume: bool = False,
+    advance: Callable[[float], None] = _ignore,
 ) -> list[BagReport]:
     """Convert bags into one dataset file, which appears only when all of them are done.
 
-    A topic that one bag lacks costs that bag, with a note. Raises InputError for a topic that
-    every bag lacks, definitions that differ between bags, and a dataset without transitions.
+    The rows do not depend on `jobs`. A bag that cannot be opened, or lacks a topic, is left out
+    with a word in the report; `strict` refuses it, and every loss. An interrupted conversion leaves
+    its finished bags beside `out`, for `resume`. Calls `advance` with the fraction of a bag done.
+
+    Raises InputError for a topic that every bag lacks, definitions that differ between bags, and
+    a dataset without transitions.
     """
-    reports: list[BagReport] = []
-    definitions: dict[str, str] = {}
+    task = _Task(robot, definitions or MessageDefinitions(), strict)
+    with _parts_folder(out, resume) as folder:
+        parts = [folder / f"{task.key(path)}.h5" for path in paths]
+        reports = _convert_all(task, paths, parts, jobs, advance)
+        _require_transitions(reports)
+        whole = folder / "whole.h5"
+        with DatasetWriter(whole, robot) as writer:
+            texts, hashes = _join_parts(writer, parts, reports)
+            writer.finish(_metadata(robot, reports, texts, hashes, task.definitions))
+        os.replace(whole, out)
+    return reports
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a process has to know to convert a bag."""
+
+    robot: Robot
+    definitions: MessageDefinitions
+    strict: bool
+
+    def key(self, path: Path) -> str:
+        """Return the identity of a bag as it lies there and of how it is converted."""
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        source = self.definitions
+        about = (str(path.absolute()), states, self.robot.digest(), source.distro, str(source.msgs))
+        return sha256(repr((about, self.strict, __version__)).encode()).hexdigest()[:16]
+
+    def run(self, path: Path, part: Path, advance: Callable[[float], None]) -> BagReport:
+        """Convert one bag to a part; one that cannot be used becomes an empty part."""
+        with DatasetWriter(part, self.robot) as writer, ExitStack() as stack:
+            try:
+                bag = stack.enter_context(Bag(path))
+            except InputError as error:
+                if self.strict:
+                    raise
+                report, decoded = _skipped(path.name, "", [], [str(error)]), None
+            else:
+                report, decoded = _convert_bag(bag, self.robot, self.definitions, writer, advance)
+                if self.strict and report.losses:
+                    raise InputError(f"{path}: --strict: {'; '.join(report.losses)}")
+            found = (decoded.definitions, decoded.hashes) if decoded else ({}, {})
+            writer.finish({"report": report.as_dict(), "definitions": found[0], "hashes": found[1]})
+        return report
+
+
+def _convert_bag(
+    bag: Bag,
+    robot: Robot,
+    definitions: MessageDefinitions,
+    writer: DatasetWriter,
+    advance: Callable[[float], None],
+) -> tuple[BagReport, BagSeries | None]:
+    """Convert one bag. Raises InputError as `read_series` does."""
+    missing = [topic for topic in robot.topics() if topic not in bag.topics]
+    if missing:
+        notes = [*bag.notes, f"skipped: no topic {', '.join(missing)}"]
+        return _skipped(bag.name, bag.digest(), notes, bag.losses.lines), None
+    total = sum(max(0, bag.topics[topic].promised) for topic in robot.topics())
+    decoded = read_series(bag, robot, definitions, lambda n: advance(n / total if total else 0.0))
+    ticks = on_ticks(robot, decoded)
+    episodes, dropped = cut_episodes(robot, ticks, bag.name)
+    for episode in episodes:
+        writer.append(episode)
+    losses = bag.losses
+    stamps = decoded.stamps
+    report = BagReport(
+        bag=bag.name,
+        sha256=bag.digest(),
+        seconds=float(stamps[-1] - stamps[0]) / 1e9 if len(stamps) else 0.0,
+        ticks=len(ticks.times) + ticks.paused,
+        transitions=writer.transitions,
+        episodes=len(episodes),
+        terminals=sum(episode.terminal for episode in episodes),
+        dropped=dict(dropped.most_common()),
+        clipped_commands=_outside_limits(robot, decoded),
+        topics=decoded.topics,
+        notes=[*bag.notes, *decoded.remarks],
+        losses=losses.lines,
+        lost=losses.messages,
+    )
+    return report, decoded
+
+
+def _convert_all(
+    task: _Task, paths: list[Path], parts: list[Path], jobs: int, advance: Callable[[float], None]
+) -> list[BagReport]:
+    """Convert every bag whose part is not there yet; return all reports in the order of paths."""
+    todo = [index for index, part in enumerate(parts) if not part.exists()]
+    advance(float(len(parts) - len(todo)))
+    lacking = _LackingTopics(task, paths)
+    if jobs == 1 or len(todo) < 2:
+        for index in todo:
+            lacking.check(task.run(paths[index], parts[index], advance))
+    else:
+        for report in _in_processes(task, [(paths[i], parts[i]) for i in todo], jobs):
+            lacking.check(report)
+            advance(1.0)
+    return [_report_of(part) for part in parts]
+
+
+def _in_processes(task: _Task, pairs: list[tuple[Path, Path]], jobs: int) -> Iterator[BagReport]:
+    """Convert bags in processes; yield reports as they come."""
+    context = multiprocessing.get_context("spawn")
+    workers = min(jobs, len(pairs))
+    executor = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),))
+    try:
+        running = [executor.submit(_run, task, path, part) for path, part in pairs]
+        for future in as_completed(running):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that converted a bag has died, perhaps for want of memory. "
+            "Fewer --jobs need less; --resume keeps the bags that are done."
+        ) from error
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+
+def _run(task: _Task, path: Path, part: Path) -> BagReport:
+    return task.run(path, part, _ignore)
+
+
+def _start_worker(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end when it has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_CHECK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _parts_folder(out: Path, resume: bool) -> Iterator[Path]:
+    """Hold the folder of finished bags beside `out`; it stays if the conversion is interrupted."""
+    folder = out.with_name(f".{out.name}.parts")
+    try:
+        if folder.exists() and not resume:
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{out}: another conversion writes it now") from error
+        try:
+            yield folder
+        except InputError:
+            shutil.rmtree(folder)
+            raise
+        except OSError as error:
+            raise InputError(
+                f"{out}: cannot be written: {error}. --resume keeps the bags that are done."
+            ) from error
+        shutil.rmtree(folder)
+
+
+def _join_parts(
+    writer: DatasetWriter, parts: list[Path], reports: list[BagReport]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Append all parts; return definition texts and hashes by type.
+
+    Raises InputError where the definitions of two bags differ.
+    """
+    texts: dict[str, str] = {}
     hashes: dict[str, tuple[str, str]] = {}
-    with DatasetWriter(out, robot) as writer:
-        for path in paths:
-            with Bag(path) as bag:
-                missing = [topic for topic in robot.topics() if topic not in bag.topics]
-                if missing:
-                    _require_elsewhere(missing, paths, bag)
-                    reports.append(_skipped(bag, missing))
-                    continue
-                started(bag.name, sum(bag.topics[topic].count for topic in robot.topics()))
-                episodes, report, decoded = convert_bag(bag, robot, default, advance)
-            for type_name, found in decoded.hashes.items():
+    for part, report in zip(parts, reports, strict=True):
+        with h5py.File(part) as file:
+            attributes = file["metadata"].attrs
+            for type_name, found in json.loads(attributes["hashes"]).items():
                 before = hashes.setdefault(type_name, (found, report.bag))
                 if before[0] != found:
                     raise InputError(
                         f"{report.bag}: {type_name} is defined otherwise than in {before[1]}"
                     )
-            definitions = decoded.definitions | definitions
-            for episode in episodes:
-                writer.append(episode)
-            reports.append(report)
-        _require_transitions(reports)
-        writer.finish(_metadata(robot, reports, definitions, default))
-    return reports
+            texts = json.loads(attributes["definitions"]) | texts
+            writer.append_file(file)
+    return texts, {type_name: found for type_name, (found, _) in hashes.items()}
 
 
-def _on_ticks(robot: Robot, decoded: BagSeries) -> _Ticks:
-    """Sample a bag on its grid, which begins when every observation term has a sample."""
-    series = decoded.series
-    names = [term.name for term in robot.observation if term.source == "topic"]
-    times = np.zeros(0, np.int64)
-    if all(len(series[name].stamps) for name in names) and len(decoded.stamps):
-        begin = max(int(series[name].stamps[0]) for name in names)
-        times = np.arange(begin, int(decoded.stamps[-1]) + 1, robot.period, dtype=np.int64)
-    stamps = decoded.stamps
-    pauses = np.flatnonzero(np.diff(stamps) > nanoseconds(robot.episode.gap))
-    in_gap = np.zeros(len(times), np.bool_)
-    for pause in pauses:
-        in_gap |= (times > stamps[pause]) & (times < stamps[pause + 1])
-    return _Ticks(
-        times=times,
-        observation=sample_observation(robot, series, times),
-        signals={s.name: sample_term(robot, s, series, times) for s in robot.signals},
-        action=action_of_tick(robot, series, times),
-        in_gap=in_gap,
-    )
-
-
-def _reasons(robot: Robot, ticks: _Ticks) -> NDArray[np.object_]:
-    """Return why a tick begins no transition, "" where it does."""
-    reasons = np.full(len(ticks.times), "", dtype=object)
-    blank = reasons == ""
-    for name, each in (ticks.observation | ticks.signals).items():
-        for fault, words in _FAULT_WORDS.items():
-            reasons[blank & (each.faults == fault)] = f"{name}: {words}"
-            blank = reasons == ""
-    reasons[blank & ticks.in_gap] = f"pause longer than {robot.episode.gap:g} s"
-    usable = reasons == ""
-    for fault, words in _FAULT_WORDS.items():
-        reasons[(reasons == "") & (ticks.action.faults == fault)] = f"command: {words}"
-    followed = np.zeros(len(usable), np.bool_)
-    followed[:-1] = usable[1:]
-    reasons[(reasons == "") & ~followed] = "last before a break"
-    return reasons
-
-
-def _episodes(
-    robot: Robot, ticks: _Ticks, source: str
-) -> tuple[list[Episode], NDArray[np.object_]]:
-    """Cut transitions into episodes at breaks and terminals; drop those that are too short."""
-    reasons = _reasons(robot, ticks)
-    usable = np.flatnonzero(reasons == "")
-    vectors = observation_vector(ticks.observation)
-    terms = ticks.observation | ticks.signals
-    rewards = np.zeros(len(ticks.times))
-    terminals = np.zeros(len(ticks.times), np.bool_)
-    if len(usable):
-        now = {name: each.values[usable] for name, each in terms.items()}
-        then = {name: each.values[usable + 1] for name, each in terms.items()}
-        rewards[usable], terminals[usable] = rewards_and_terminals(
-            robot, now, then, ticks.action.values[usable]
-        )
-    reasons[(reasons == "") & ~np.isfinite(rewards)] = "reward: not finite"
-    episodes = []
-    for start, stop in _spans(reasons == "", terminals):
-        if stop - start < robot.episode.min_length:
-            reasons[start:stop] = f"episode under {robot.episode.min_length} ticks"
-            continue
-        episodes.append(
-            Episode(
-                observations=vectors[start : stop + 1],
-                actions=ticks.action.values[start:stop].astype(np.float32),
-                rewards=rewards[start:stop].astype(np.float32),
-                terminal=bool(terminals[stop - 1]),
-                source=source,
-            )
-        )
-    return episodes, reasons
-
-
-def _spans(usable: Mask, terminals: Mask) -> Iterator[tuple[int, int]]:
-    """Yield [start, stop) of each run of usable transitions, ending after every terminal."""
-    for start, stop in usable_runs(usable):
-        ends = start + 1 + np.flatnonzero(terminals[start:stop])
-        bounds = [start, *ends.tolist(), stop]
-        for begin, end in pairwise(bounds):
-            if end > begin:
-                yield begin, end
+def _report_of(part: Path) -> BagReport:
+    with h5py.File(part) as file:
+        report = json.loads(file["metadata"].attrs["report"])
+    topics = [TopicReport(**topic) for topic in report.pop("topics")]
+    return BagReport(topics=topics, **report)
 
 
 def _outside_limits(robot: Robot, decoded: BagSeries) -> int:
@@ -238,25 +291,35 @@ def _outside_limits(robot: Robot, decoded: BagSeries) -> int:
     return outside
 
 
-def _duration(stamps: NDArray[np.int64]) -> float:
-    return float(stamps[-1] - stamps[0]) / 1e9 if len(stamps) else 0.0
+def _skipped(name: str, digest: str, notes: list[str], losses: list[str]) -> BagReport:
+    return BagReport(name, digest, 0.0, 0, 0, 0, 0, {}, 0, [], notes, losses, 0)
 
 
-def _skipped(bag: Bag, missing: list[str]) -> BagReport:
-    note = f"skipped: no topic {', '.join(missing)}"
-    return BagReport(bag.name, bag.digest(), 0.0, 0, 0, 0, 0, {}, 0, [], [*bag.notes, note])
+class _LackingTopics:
+    """Refuses a topic that no bag has, as soon as the first bag lacks it."""
 
+    def __init__(self, task: _Task, paths: list[Path]) -> None:
+        self._robot = task.robot
+        self._paths = paths
+        self._checked = False
 
-def _require_elsewhere(missing: list[str], paths: list[Path], first: Bag) -> None:
-    """Raise InputError with the nearest name for a topic that no bag has."""
-    present: set[str] = set()
-    for path in paths:
-        with Bag(path) as bag:
-            present |= set(bag.topics)
-    for topic in missing:
-        if topic not in present:
-            where = first.name if len(paths) == 1 else f"any of the {len(paths)} bags"
-            raise InputError(f"{topic}: no such topic in {where}.{nearest(topic, present)}")
+    def check(self, report: BagReport) -> None:
+        """Raise InputError with the nearest name for a topic that no bag has."""
+        if self._checked or not any(note.startswith("skipped: no topic") for note in report.notes):
+            return
+        self._checked = True
+        present: set[str] = set()
+        for path in self._paths:
+            try:
+                with Bag(path) as bag:
+                    present |= set(bag.topics)
+            except InputError:
+                continue
+        for topic in self._robot.topics():
+            if topic not in present:
+                count = len(self._paths)
+                where = report.bag if count == 1 else f"any of the {count} bags"
+                raise InputError(f"{topic}: no such topic in {where}.{nearest(topic, present)}")
 
 
 def _require_transitions(reports: list[BagReport]) -> None:
@@ -265,23 +328,30 @@ def _require_transitions(reports: list[BagReport]) -> None:
     reasons: Counter[str] = Counter()
     for report in reports:
         reasons.update(report.dropped)
+        reasons.update(report.losses)
         reasons.update(report.notes)
     found = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
     raise InputError(f"no transition in {len(reports)} bags: {found or 'they hold no messages'}")
 
 
 def _metadata(
-    robot: Robot, reports: list[BagReport], definitions: dict[str, str], default: Typestore
+    robot: Robot,
+    reports: list[BagReport],
+    texts: dict[str, str],
+    hashes: dict[str, str],
+    definitions: MessageDefinitions,
 ) -> dict[str, Any]:
     """Return what the dataset file carries beside its rows."""
-    needed = sorted(set(robot.topics().values()))
-    absent = [name for name in needed if name not in definitions and name in default.fielddefs]
-    texts = definitions | definition_texts(default, absent)
-    store = from_texts(texts, "dataset")
+    absent = set(robot.topics().values()) - set(texts)
+    if absent:
+        default = definitions.ros2
+        known = absent & set(default.fielddefs)
+        texts |= definition_texts(default, known)
+        hashes |= definition_hashes(default, known)
     return {
         "report": [report.as_dict() for report in reports],
         "definitions": texts,
-        "definition_hashes": definition_hashes(store, texts),
+        "definition_hashes": hashes,
         "observation_names": observation_names(robot),
         "action_names": action_names(robot),
     }

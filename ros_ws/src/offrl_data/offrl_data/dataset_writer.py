@@ -1,5 +1,6 @@
 """Writing the dataset file: episode by episode, beside its final name until it is whole."""
 
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -20,6 +21,43 @@ _ROWS_PER_WRITE = 8192
 _ROWS_PER_CHUNK = 4096
 
 
+class Disk(io.FileIO):
+    """A file whose first failed write is kept for later: HDF5 crashes where the disk is full."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of it, or keep the error."""
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while done < len(view):
+                done += super().write(view[done:]) or 0
+        except OSError as error:
+            self.error = self.error or error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Change the length of the file, or keep the error."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def readinto(self, buffer: Any) -> int:
+        """Read; zeros stand for what could not be written."""
+        view = memoryview(buffer).cast("B")
+        done = super().readinto(view) or 0
+        view[done:] = bytes(len(view) - done)
+        return len(view)
+
+    def check(self) -> None:
+        """Raise the OSError of the first write that failed."""
+        if self.error is not None:
+            raise self.error
+
+
 class DatasetWriter(AbstractContextManager["DatasetWriter"]):
     """Writes episode by episode beside the final name, which appears only when all is well."""
 
@@ -35,7 +73,8 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         self._written = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = h5py.File(self._beside, "w")
+            self._disk = Disk(self._beside, "w+")
+            self._file = h5py.File(self._disk, "w")
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error}") from error
         self._waiting: dict[str, list[NDArray[Any]]] = {}
@@ -50,7 +89,7 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         self._column("timeouts", (), np.bool_)
 
     def append(self, episode: Episode) -> None:
-        """Add one episode. Raises InputError where it cannot be written."""
+        """Add one episode. Raises OSError where it cannot be written."""
         length = len(episode.rewards)
         ends = np.zeros(length, np.bool_)
         ends[-1] = True
@@ -87,6 +126,26 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
             raise InputError(f"{column}: an image of shape {shape} after {stored.shape[1:]}")
         stored.resize(len(stored) + len(pixels), axis=0)
         stored[len(stored) - len(pixels) :] = pixels
+        self._disk.check()
+
+    def append_file(self, file: h5py.File) -> None:
+        """Add the episodes of another dataset file of this robot, in pieces."""
+        rows = len(file["rewards"])
+        if not rows:
+            return
+        if "path" in file and "path" not in self._file:
+            self._column("path", (2,), np.float32)
+        episodes = file["episodes"]
+        self._flush()
+        for name in self._waiting:
+            self._copy(file[name], self._file[name])
+        self._starts += (episodes["start"][()] + self.transitions).tolist()
+        self._lengths += episodes["length"][()].tolist()
+        self._sources += [source.decode() for source in episodes["source"][()]]
+        self._stamps += episodes["stamp"][()].tolist()
+        self.transitions += rows
+        self._written = self.transitions
+        self._disk.check()
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Write the episode table and metadata, flush to disk, take the final name."""
@@ -104,8 +163,9 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         for name, value in metadata.items():
             attributes[name] = json.dumps(value)
         self._file.close()
-        with self._beside.open("rb") as written:
-            os.fsync(written.fileno())
+        self._disk.check()
+        os.fsync(self._disk.fileno())
+        self._disk.close()
         os.replace(self._beside, self.path)
 
     def _column(self, name: str, shape: tuple[int, ...], kind: Any) -> None:
@@ -113,6 +173,13 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         chunks = (_ROWS_PER_CHUNK, *shape)
         self._file.create_dataset(name, (0, *shape), kind, maxshape=(None, *shape), chunks=chunks)
         self._waiting[name] = []
+
+    def _copy(self, source: h5py.Dataset, target: h5py.Dataset) -> None:
+        before, count = len(target), len(source)
+        target.resize(before + count, axis=0)
+        for at in range(0, count, _ROWS_PER_WRITE):
+            rows = source[at : at + _ROWS_PER_WRITE]
+            target[before + at : before + at + len(rows)] = rows
 
     def _flush(self) -> None:
         """Write the episodes that wait."""
@@ -122,6 +189,7 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
             column[len(column) - len(values) :] = values
             parts.clear()
         self._written = self.transitions
+        self._disk.check()
 
     def __exit__(
         self,
@@ -132,4 +200,5 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         """Remove what is unfinished."""
         if self._file:
             self._file.close()
+        self._disk.close()
         self._beside.unlink(missing_ok=True)

@@ -1,34 +1,33 @@
-"""One bag's topics as time series of the robot file's terms."""
+"""One bag's topics as time series of the robot file's terms.
 
-import contextlib
-from collections.abc import Callable, Sequence
+A bag is read once, block by block. Of each topic only the messages that a tick can pick are
+decoded: the newest one at or before each tick.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot
 from offrl_contract.definitions import definition_hashes, definition_texts
-from offrl_contract.field_plan import FieldPlan, Layout, UnplannableError
-from offrl_contract.reader import (
-    MalformedMessageError,
-    Message,
-    MessageReader,
-    TermReader,
-    Wire,
-)
-from offrl_contract.robot import ActionTerm, ObservationTerm, Signal
+from offrl_contract.reader import TermReader
+from offrl_contract.robot import ActionTerm, Clock, ObservationTerm, Signal
 from offrl_contract.sampling import Series
-from rosbags.typesys.store import Typestore
 
-from offrl_data.bags import Bag, Topic, longest_gap
-from offrl_data.blocks import Block
+from offrl_data.bags import Bag, longest_gap
+from offrl_data.decoder import Decoder
+from offrl_data.message_definitions import MessageDefinitions
+from offrl_data.storage.base import Batch, Block, join
 
 MAX_CLOCK_OFFSET = 1.0
-"""A header clock further from the receive clock than this is refused [s]."""
-
-_STAMP = ("header.stamp.sec", "header.stamp.nanosec")
-_LAYOUTS = 64
-"""Layouts tried per block; messages of yet another one take the general path."""
+"""A header or publish clock further from the receive clock than this is refused [s]."""
+ODOMETRY = "nav_msgs/msg/Odometry"
+_BLOCKS_WAITING = 64
+_DECODED_AT_ONCE = 1 << 21  # [bytes]
+PATH = "odometry_path"
+"""Name of the series (n, 2) of where the robot was, to look at; there where a topic is odometry."""
 
 Times = NDArray[np.int64]
 Rows = NDArray[np.int64]
@@ -43,12 +42,14 @@ class TopicReport:
     topic: str
     type_name: str
     messages: int
+    used: int
+    """Messages that a tick can pick; the others are not decoded."""
     rate: float
     """Median rate [Hz]."""
     longest_gap: float
     """[s]"""
     malformed: int
-    """Messages that could not be read, or not as the robot file says."""
+    """Of those used, messages that could not be read, or not as the robot file says."""
     header_offset: float | None
     """Median of header stamp minus receive stamp [s]; None without headers."""
 
@@ -61,7 +62,11 @@ class BagSeries:
     """By term name."""
     stamps: Times
     """Receive stamps of all messages of these topics [ns], sorted."""
+    phase: int
+    """Some tick [ns]."""
     topics: list[TopicReport]
+    remarks: list[str]
+    """What is odd about definitions."""
     definitions: dict[str, str] = field(default_factory=dict)
     """Definition text by type, of a ROS 2 bag."""
     hashes: dict[str, str] = field(default_factory=dict)
@@ -71,194 +76,218 @@ class BagSeries:
 class _Column:
     """One topic while it is read: stamps of its messages and values of its terms."""
 
-    def __init__(
-        self, topic: Topic, terms: dict[str, TermReader], store: Typestore, wire: Wire
-    ) -> None:
-        self.topic = topic
-        self.terms = terms
-        self.reader = MessageReader(topic.type_name, store, wire)
-        self.malformed = 0
-        wanted = {path for term in terms.values() for path in term.paths}
-        same = {path for term in terms.values() for path in term.same}
-        if self.reader.has_header:
-            wanted |= set(_STAMP)
-        self._plan = FieldPlan(topic.type_name, wanted, same, store, wire == "cdr")
-        self._layouts: dict[int, tuple[Layout, Sequence[str]]] = {}
+    def __init__(self, decoder: Decoder, clocks: Collection[str]) -> None:
+        self.decoder = decoder
+        self.clocks = clocks
+        self._waiting: list[Batch] = []
+        self._waiting_received: list[Times] = []
+        self._header_offsets: list[Times] = []
+        self._waiting_bytes = 0
         self._received: list[Times] = []
+        self._published: list[Times] = []
         self._headers: list[Times] = []
-        self._values: dict[str, list[Floats]] = {name: [] for name in terms}
+        self._used: list[Rows] = []
+        self._values: dict[str, list[Floats]] = {name: [] for name in decoder.terms}
+        self._count = 0
+
+    def first(self, block: Block) -> int:
+        """Return the first stamp of a block [ns]: the latest among the clocks in use."""
+        return max(int(each[0]) for each in self._clocks_of(block).values())
+
+    def take(self, block: Block, phase: int | None, period: int) -> None:
+        """Take what a tick can pick of a block; of its bytes nothing where `phase` is None."""
+        received = block.received
+        stamps = self._clocks_of(block)
+        rows = _NONE
+        if phase is not None:
+            picked = [newest_at_ticks(each - phase, period) for each in stamps.values()]
+            rows = picked[0] if len(picked) == 1 else np.unique(np.concatenate([_NONE, *picked]))
+            batch = block.pick(rows).packed()
+            self._waiting.append(batch)
+            self._waiting_bytes += len(batch.buffer)
+            self._waiting_received.append(received[rows])
+        if "header" in stamps:
+            self._headers.append(stamps["header"])
+        if self._waiting_bytes > _DECODED_AT_ONCE:
+            self.decode()
+        self._used.append(rows + self._count)
+        self._count += len(received)
+        self._received.append(received)
+        if block.published is not None:
+            self._published.append(block.published)
+
+    def decode(self) -> None:
+        """Decode what waits."""
+        if not self._waiting:
+            return
+        batch, received = join(self._waiting), np.concatenate(self._waiting_received)
+        for name, values in self.decoder.decode(batch).items():
+            self._values[name].append(values)
+        self._header_offsets.append(self.decoder.header_stamps(batch, received) - received)
+        self._waiting, self._waiting_received, self._waiting_bytes = [], [], 0
+
+    def _clocks_of(self, block: Block) -> dict[str, Times]:
+        """Return the stamps of a block on the clocks in use."""
+        found: dict[str, Times] = {}
+        if "header" in self.clocks:
+            batch = block.pick(np.arange(len(block.received)))
+            found["header"] = self.decoder.header_stamps(batch, block.received)
+        if "publish" in self.clocks and block.published is not None:
+            found["publish"] = block.published
+        if "receive" in self.clocks or not found:
+            found["receive"] = block.received
+        return found
 
     @property
     def received(self) -> Times:
-        """Receive stamps (n,) [ns], in the order of the file."""
-        return np.concatenate([np.zeros(0, np.int64), *self._received])
+        """Receive stamps (n,) [ns] of all messages, in the order of the file."""
+        return np.concatenate([_NONE, *self._received])
 
-    @property
-    def headers(self) -> Times:
-        """Header stamps (n,) [ns]; the receive stamp where a message is malformed."""
-        return np.concatenate([np.zeros(0, np.int64), *self._headers])
+    def series(self, name: str, clock: Clock, bag: Bag) -> Series:
+        """Return a term's samples in order of time. Raises InputError for an unusable clock."""
+        used = np.concatenate([_NONE, *self._used])
+        stamps = self.received
+        if clock != "receive":
+            stamps = self._checked_clock(name, clock, bag)
+        parts = self.decoder.terms[name].term.parts
+        values = np.concatenate([np.empty((0, parts)), *self._values[name]])
+        order = np.argsort(stamps[used], kind="stable")
+        return Series(stamps[used][order], values[order])
 
-    def values(self, name: str) -> Floats:
-        """Values (n, d) of a term; NaN where a message is malformed."""
-        return np.concatenate([np.empty((0, self.terms[name].term.parts)), *self._values[name]])
+    def _checked_clock(self, name: str, clock: Clock, bag: Bag) -> Times:
+        """Return header or publish stamps, refusing a clock that cannot time a policy."""
+        where = f"{bag.name}: {self.decoder.topic}: term '{name}' asks for clock: {clock}, but"
+        remedy = "Use clock: receive."
+        if clock == "header" and not self.decoder.has_header:
+            raise InputError(f"{where} {self.decoder.type_name} has no header. {remedy}")
+        stamps = np.concatenate([_NONE, *(self._headers if clock == "header" else self._published)])
+        if len(stamps) != self._count:
+            raise InputError(f"{where} only mcap files carry publish times. {remedy}")
+        if len(stamps) < 2:
+            return stamps
+        if (stamps == stamps[0]).all():
+            raise InputError(
+                f"{where} all {len(stamps)} stamps are {stamps[0] / 1e9:.3f}. {remedy}"
+            )
+        backwards = int((np.diff(stamps) < 0).sum())
+        if backwards:
+            raise InputError(f"{where} it goes backwards {backwards} times. {remedy}")
+        offset = float(np.median(stamps - self.received)) / 1e9
+        if abs(offset) > MAX_CLOCK_OFFSET:
+            raise InputError(f"{where} it is {offset:+.3f} s from the receive clock. {remedy}")
+        return stamps
 
-    def take(self, block: Block) -> None:
-        """Decode a block: messages of equal layout together, what is left one by one."""
-        count = len(block.starts)
-        headers = block.received.copy()
-        values = {name: np.full((count, t.term.parts), np.nan) for name, t in self.terms.items()}
-        into = _Decoded(headers, values)
-        left = np.arange(count)
-        for _ in range(_LAYOUTS):
-            if not len(left):
-                break
-            left = self._take_layout(block, left, into)
-        for row in left.tolist():
-            self._take_one(block.message(row), row, into)
-        self._received.append(block.received)
-        self._headers.append(headers)
-        for name, each in values.items():
-            self._values[name].append(each)
-
-    def _take_layout(self, block: Block, left: Rows, into: "_Decoded") -> Rows:
-        """Decode all messages laid out as the first of `left`; return what is left then."""
-        first, size = int(left[0]), int(block.sizes[left[0]])
-        try:
-            layout, names = self._layout_of(block, first)
-        except UnplannableError:
-            self._take_one(block.message(first), first, into)
-            return left[1:]
-        same = left[block.sizes[left] == size]
-        rows = same[layout.matches(block.buffer, block.starts[same])]
-        columns = layout.columns(block.buffer, block.starts[rows])
-        if self.reader.has_header:
-            seconds, fraction = (columns[path][:, 0].astype(np.int64) for path in _STAMP)
-            into.headers[rows] = seconds * 1_000_000_000 + fraction
-        bad = False
-        for name, term in self.terms.items():
-            try:
-                into.put(name, rows, term, term.assemble(columns, names))
-            except MalformedMessageError:
-                bad = True
-        self.malformed += len(rows) * bad
-        return left[:0] if len(rows) == len(left) else np.setdiff1d(left, rows, assume_unique=True)
-
-    def _layout_of(self, block: Block, row: int) -> tuple[Layout, Sequence[str]]:
-        """Return the layout of a message and its joint names; the last of this size if it fits."""
-        size = int(block.sizes[row])
-        start = block.starts[row : row + 1]
-        if size not in self._layouts or not self._layouts[size][0].matches(block.buffer, start)[0]:
-            raw = block.message(row)
-            layout = self._plan.layout(np.frombuffer(raw, np.uint8))
-            selects = any(term.same for term in self.terms.values())
-            self._layouts[size] = (layout, self.reader.read(raw).name if selects else ())
-        return self._layouts[size]
-
-    def _take_one(self, raw: bytes, row: int, into: "_Decoded") -> None:
-        """Decode one message by the general path."""
-        try:
-            if self.reader.has_header:
-                into.headers[row] = self.reader.header_stamp(raw)
-            message: Message = self.reader.read(raw)
-        except MalformedMessageError:
-            self.malformed += 1
-            return
-        bad = False
-        for name, term in self.terms.items():
-            try:
-                into.put(name, np.array([row]), term, term.extract(message)[None])
-            except MalformedMessageError:
-                bad = True
-        self.malformed += bad
+    def report(self) -> TopicReport:
+        """Say what was found."""
+        received = self.received
+        used = np.concatenate([_NONE, *self._used])
+        offset = None
+        if self.decoder.has_header and len(used):
+            offset = float(np.median(np.concatenate(self._header_offsets))) / 1e9
+        received = np.sort(received)
+        spacing = float(np.median(np.diff(received))) / 1e9 if len(received) > 1 else 0.0
+        return TopicReport(
+            topic=self.decoder.topic,
+            type_name=self.decoder.type_name,
+            messages=len(received),
+            used=len(used),
+            rate=1.0 / spacing if spacing else 0.0,
+            longest_gap=longest_gap(received),
+            malformed=self.decoder.malformed,
+            header_offset=offset,
+        )
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    """What a block holds, filled in piece by piece."""
+_NONE = np.zeros(0, np.int64)
 
-    headers: Times
-    values: dict[str, Floats]
 
-    def put(self, name: str, rows: Rows, term: TermReader, raw: Floats) -> None:
-        """Set rows of a term; what cannot be transformed stays NaN, and no tick will use it."""
-        with contextlib.suppress(MalformedMessageError):
-            self.values[name][rows] = term.finish(raw)
+def newest_at_ticks(stamps: Times, period: int) -> Rows:
+    """Return the rows that are the newest at or before some tick.
+
+    Stamps (n,) [ns] count from any tick, ticks are a period [ns] apart.
+
+    Of rows with one stamp it is the last. Rows of one tick in another block may be newer still.
+    """
+    ticks = -(-stamps // period)
+    order = np.arange(len(stamps))
+    if (np.diff(stamps) < 0).any():
+        order = np.argsort(stamps, kind="stable")
+        ticks = ticks[order]
+    if not len(ticks):
+        return order
+    return np.sort(order[np.append(ticks[1:] != ticks[:-1], True)])
 
 
 def read_series(
-    bag: Bag, robot: Robot, default: Typestore, advance: Callable[[int], None]
+    bag: Bag, robot: Robot, definitions: MessageDefinitions, advance: Callable[[int], None]
 ) -> BagSeries:
     """Decode the topics that a robot file needs. Calls `advance` with the messages read.
 
     Raises InputError for a missing topic, another type, an unknown field, an unusable clock.
     """
     columns: dict[str, _Column] = {}
-    definitions: dict[str, str] = {}
+    texts: dict[str, str] = {}
     hashes: dict[str, str] = {}
-    terms: list[AnyTerm] = [*robot.read_terms(), *robot.action]
+    remarks: list[str] = []
+    terms: list[AnyTerm] = [*robot.read_terms(), *robot.action, *_odometry(robot)]
     for name, type_name in robot.topics().items():
         topic = bag.topic(name, type_name)
-        store = bag.definitions(topic, default)
-        readers = {t.name: TermReader(t, store) for t in terms if t.topic == name}
-        columns[name] = _Column(topic, readers, store, bag.wire)
-        if bag.wire == "cdr":
-            definitions |= definition_texts(store, [type_name])
+        store, remark = definitions.of(topic, bag.name)
+        remarks += [remark] if remark else []
+        mine = [term for term in terms if term.topic == name]
+        readers = {term.name: TermReader(term, store) for term in mine}
+        decoder = Decoder(topic, readers, store)
+        clocks = {_clock(robot, term) for term in mine}
+        columns[name] = _Column(decoder, sorted(clocks))
+        if decoder.wire == "cdr":
+            texts |= definition_texts(store, [type_name])
             hashes |= definition_hashes(store, [type_name])
-    for name, block in bag.blocks([column.topic for column in columns.values()]):
-        columns[name].take(block)
-        advance(len(block.starts))
+    phase = _read(bag, robot, columns, advance)
     series = {
-        name: _series(robot, bag, column, name, reader)
-        for column in columns.values()
-        for name, reader in column.terms.items()
+        term.name: columns[term.topic].series(term.name, _clock(robot, term), bag) for term in terms
     }
     stamps = np.sort(np.concatenate([column.received for column in columns.values()]))
-    reports = [_report(column) for column in columns.values()]
-    return BagSeries(series, stamps, reports, definitions, hashes)
+    reports = [column.report() for column in columns.values()]
+    return BagSeries(series, stamps, phase, reports, remarks, texts, hashes)
 
 
-def _series(robot: Robot, bag: Bag, column: _Column, name: str, reader: TermReader) -> Series:
-    term = reader.term
-    if isinstance(term, ActionTerm) or robot.clock_of(term) == "receive":
-        stamps = column.received
-    else:
-        stamps = _header_clock(bag, column, name)
-    order = np.argsort(stamps, kind="stable")
-    return Series(stamps[order], column.values(name)[order])
+def _read(
+    bag: Bag, robot: Robot, columns: dict[str, _Column], advance: Callable[[int], None]
+) -> int:
+    """Read a bag into columns; return some tick [ns].
+
+    The first tick is when every observation topic has a message. Blocks wait for it, a few at
+    most: what lies further back no tick can pick.
+    """
+    phase: int | None = None
+    unseen = {term.topic for term in robot.observation if term.source == "topic"}
+    waiting: deque[tuple[_Column, Block]] = deque()
+    first = 0
+    for channel, block in bag.blocks(columns):
+        column = columns[channel.topic]
+        advance(len(block.received))
+        if channel.topic in unseen:
+            unseen.remove(channel.topic)
+            first = max(first, column.first(block))
+            phase = None if unseen else first
+        waiting.append((column, block))
+        while waiting and (phase is not None or len(waiting) > _BLOCKS_WAITING):
+            old, its_block = waiting.popleft()
+            old.take(its_block, phase, robot.period)
+    for column in columns.values():
+        column.decode()
+    return first
 
 
-def _header_clock(bag: Bag, column: _Column, name: str) -> Times:
-    """Return header stamps, refusing a clock that cannot time a policy."""
-    where = f"{bag.name}: {column.topic.name}: term '{name}' asks for clock: header, but"
-    remedy = "Use clock: receive."
-    if not column.reader.has_header:
-        raise InputError(f"{where} {column.topic.type_name} has no header. {remedy}")
-    headers = column.headers
-    if len(headers) < 2:
-        return headers
-    if (headers == headers[0]).all():
-        raise InputError(f"{where} all {len(headers)} stamps are {headers[0] / 1e9:.3f}. {remedy}")
-    backwards = int((np.diff(headers) < 0).sum())
-    if backwards:
-        raise InputError(f"{where} it goes backwards {backwards} times. {remedy}")
-    offset = float(np.median(headers - column.received)) / 1e9
-    if abs(offset) > MAX_CLOCK_OFFSET:
-        raise InputError(f"{where} it is {offset:+.3f} s from the receive clock. {remedy}")
-    return headers
+def _clock(robot: Robot, term: AnyTerm) -> Clock:
+    """Commands are timed by reception: they take effect when they arrive."""
+    return "receive" if isinstance(term, ActionTerm) else robot.clock_of(term)
 
 
-def _report(column: _Column) -> TopicReport:
-    stamps = np.sort(column.received)
-    offset = None
-    if column.reader.has_header and len(stamps):
-        offset = float(np.median(column.headers - column.received)) / 1e9
-    spacing = float(np.median(np.diff(stamps))) / 1e9 if len(stamps) > 1 else 0.0
-    return TopicReport(
-        topic=column.topic.name,
-        type_name=column.topic.type_name,
-        messages=len(stamps),
-        rate=1.0 / spacing if spacing else 0.0,
-        longest_gap=longest_gap(stamps),
-        malformed=column.malformed,
-        header_offset=offset,
-    )
+def _odometry(robot: Robot) -> list[Signal]:
+    """Return a term that reads where the robot was, if one of its topics says so."""
+    topics = [topic for topic, kind in robot.topics().items() if kind == ODOMETRY]
+    fields = ("pose.pose.position.x", "pose.pose.position.y")
+    return [
+        Signal(name=PATH, topic=t, type=ODOMETRY, field=fields, clock="receive") for t in topics[:1]
+    ]

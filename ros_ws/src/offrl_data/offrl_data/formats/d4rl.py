@@ -26,6 +26,7 @@ from offrl_data.formats.files import (
     hdf5,
     images,
     member,
+    new_hdf5,
     robot_of,
 )
 from offrl_data.formats.recording import Frames, Recording, flags, matrix, vector
@@ -33,7 +34,7 @@ from offrl_data.formats.recording import Frames, Recording, flags, matrix, vecto
 
 def write(dataset: Dataset, source: Path, out: Path) -> list[str]:
     """Write a D4RL file; return what it cannot hold. Raises InputError."""
-    with beside(out) as work, h5py.File(work, "w") as file, h5py.File(source) as ours:
+    with beside(out) as work, new_hdf5(work) as file, h5py.File(source) as ours:
         for name in COLUMNS:
             file[name] = getattr(dataset, name)
         file["next_observations"] = dataset.next_observations

@@ -19,6 +19,7 @@ from offrl_contract.robot_file import require_same
 from offrl_contract.sampling import action_names, observation_names
 
 from offrl_data.dataset import Dataset
+from offrl_data.dataset_writer import Disk
 from offrl_data.formats.recording import Floats, Recording, matrix
 
 IMAGES_PER_COPY = 256
@@ -118,6 +119,18 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Make an HDF5 file. Raises OSError where the disk is full."""
+    disk = Disk(path, "w+")
+    try:
+        with h5py.File(disk, "w") as file:
+            yield file
+        disk.check()
+    finally:
+        disk.close()
 
 
 @contextmanager

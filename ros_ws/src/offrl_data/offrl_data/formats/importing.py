@@ -53,6 +53,13 @@ class Outcome:
 
 def import_recordings(foreign: Foreign, name: str, path: Path, out: Path) -> Outcome:
     """Write the dataset file, which appears when it is whole. Raises InputError."""
+    try:
+        return _write(foreign, name, path, out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error}") from error
+
+
+def _write(foreign: Foreign, name: str, path: Path, out: Path) -> Outcome:
     outcome = Outcome()
     extras: set[str] | None = None
     with DatasetWriter(out, foreign.robot) as writer:
@@ -100,7 +107,10 @@ def _append_images(writer: DatasetWriter, name: str, frames: Frames, piece: Piec
     """Copy the images of one episode, a block at a time."""
     begin, end = frames.start + piece.begin, frames.start + piece.end
     for start in range(begin, end, IMAGES_PER_COPY):
-        rows = frames.rows[start : min(start + IMAGES_PER_COPY, end)]
+        try:
+            rows = frames.rows[start : min(start + IMAGES_PER_COPY, end)]
+        except OSError as error:
+            raise InputError(f"images of {name} cannot be read: {error}") from error
         writer.append_images(f"images/{name}", rows)
     if frames.final is not None:
         inside = piece.end < piece.length

@@ -26,6 +26,7 @@ from offrl_data.formats.files import (
     hdf5,
     images,
     member,
+    new_hdf5,
     numbered,
     origin_of,
     path_of,
@@ -46,7 +47,7 @@ def write(dataset: Dataset, source: Path, out: Path) -> list[str]:
         raise InputError(f"--out {out}: Minari's ids end in a version, as in {stem}-v0")
     with beside(out, folder=True) as work:
         (work / "data").mkdir()
-        with h5py.File(work / "data" / _ROWS, "w") as file, h5py.File(source) as ours:
+        with new_hdf5(work / "data" / _ROWS) as file, h5py.File(source) as ours:
             for index in range(len(dataset.lengths)):
                 group = file.create_group(f"episode_{index}")
                 group.attrs["id"] = index

@@ -24,6 +24,7 @@ from offrl_data.formats.files import (
     hdf5,
     images,
     member,
+    new_hdf5,
     numbered,
     origin_of,
     path_of,
@@ -41,7 +42,7 @@ _TOLERANCE = 1e-5
 def write(dataset: Dataset, source: Path, out: Path) -> list[str]:
     """Write a robomimic file; return what it cannot hold. Raises InputError."""
     robot = dataset.robot
-    with beside(out) as work, h5py.File(work, "w") as file, h5py.File(source) as ours:
+    with beside(out) as work, new_hdf5(work) as file, h5py.File(source) as ours:
         data = file.create_group("data")
         data.attrs["total"] = len(dataset)
         about = {"env_name": robot.robot, "env_type": _GYM, "env_kwargs": {}}

@@ -1,0 +1,336 @@
+"""MCAP files: chunks read through their indexes; a file without its end, record by record.
+
+Source: the MCAP format specification, https://mcap.dev/spec.
+"""
+
+import struct
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from offrl_data.storage.base import (
+    Batch,
+    Blocks,
+    Bytes,
+    Channel,
+    Ints,
+    Sliced,
+    Storage,
+    StorageError,
+    rows_at,
+)
+from offrl_data.storage.compression import DamagedError, decompress, decompress_start
+
+MAGIC = b"\x89MCAP0\r\n"
+_FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _INDEX, _CHUNK_INDEX = 2, 3, 4, 5, 6, 7, 8
+_STATISTICS, _DATA_END = 0x0B, 0x0F
+_HEAD = struct.Struct("<BQ")  # of every record: opcode, length of its content
+_ENTRY = np.dtype([("time", "<u8"), ("offset", "<u8")])
+_RECORD = np.dtype(
+    {
+        "names": ["op", "size", "channel", "sequence", "log", "publish"],
+        "formats": ["u1", "<u8", "<u2", "<u4", "<u8", "<u8"],
+    }
+)  # of a message, up to its data
+_FIXED = _RECORD.itemsize - _HEAD.size
+_TEXT_ENCODINGS = ("ros2msg", "ros2idl", "ros1msg")
+_BROKEN = (struct.error, IndexError, ValueError, KeyError, UnicodeDecodeError, OverflowError)
+_LONGEST_RECORD = 1 << 24  # of a schema, channel or index record [bytes]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Where a chunk is, and the message index records that belong to it."""
+
+    offset: int
+    """Of its record in the file."""
+    size: int
+    """Of its record, header included [bytes]; less than it claims where the file ends."""
+    indexes: dict[int, int] = field(default_factory=dict)
+    """Offset in the file of the message index by channel; empty where there is none."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Messages of a buffer, by channel."""
+
+    starts: dict[int, list[int]] = field(default_factory=dict)
+    """Offsets of message records."""
+
+
+class Mcap(Storage):
+    """An open .mcap file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a file by its summary, or by a scan where that is missing. Raises StorageError."""
+        super().__init__(path)
+        self._file = path.open("rb")
+        self._size = path.stat().st_size
+        self._schemas: dict[int, tuple[str, str, str]] = {}  # name, encoding, text
+        self._counts: Counter[int] = Counter()
+        self.chunks: list[Chunk] = []
+        self._loose: list[tuple[int, int]] = []  # (offset, end) of runs of records outside chunks
+        if self._read(0, len(MAGIC)) != MAGIC:
+            self._file.close()
+            raise StorageError("not an mcap file")
+        if not self._read_summary():
+            self.channels.clear()
+            self._schemas.clear()
+            self._counts.clear()
+            self.chunks.clear()
+            self._scan()
+        self.channels = {
+            key: replace(channel, count=self._counts[key]) for key, channel in self.channels.items()
+        }
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def blocks(self, wanted: Collection[int]) -> Blocks:
+        """Yield the messages of the wanted channels; chunks without them are not read."""
+        for chunk in self.chunks:
+            mine = [key for key in chunk.indexes if key in wanted]
+            if mine or not chunk.indexes:
+                yield from self._chunk_blocks(chunk, mine, wanted)
+        for begin, end in self._loose:
+            buffer = np.frombuffer(self._read(begin, end - begin), np.uint8)
+            yield from _blocks_of(buffer, self._walk(buffer, learn=False), wanted)
+
+    def _chunk_blocks(self, chunk: Chunk, mine: list[int], wanted: Collection[int]) -> Blocks:
+        content = self.content(chunk)
+        if content is None:
+            return
+        buffer = np.frombuffer(content, np.uint8)
+        try:
+            found = [(key, self._indexed(buffer, chunk.indexes[key], key)) for key in mine]
+        except _BROKEN:
+            self.notes.append(
+                f"chunk at byte {chunk.offset}: index unusable, read record by record"
+            )
+            found = []
+        if found:
+            yield from ((key, block) for key, block in found if len(block.received))
+        else:
+            yield from _blocks_of(buffer, self._walk(buffer, learn=False), wanted)
+
+    def content(self, chunk: Chunk) -> bytes | None:
+        """Return a chunk's records, as far as they can be had; None where they cannot."""
+        record = self._read(chunk.offset, chunk.size)
+        where = f"chunk at byte {chunk.offset}"
+        try:
+            length = _HEAD.unpack_from(record)[1]
+            size, crc, named = struct.unpack_from("<QII", record, 25)
+            compression = record[41 : 41 + named].decode()
+            (stored,) = struct.unpack_from("<Q", record, 41 + named)
+            data = record[49 + named : 49 + named + stored]
+            if len(record) < length + _HEAD.size:
+                self.losses.add(f"{where}: cut off after {len(record)} of {length} bytes")
+                return decompress_start(data, compression, size)
+            return decompress(data, compression, size, crc)
+        except (DamagedError, *_BROKEN) as error:
+            lost = sum(self._index_length(at) for at in chunk.indexes.values())
+            self.losses.add(f"{where}: {error}", lost)
+            return None
+
+    def _indexed(self, buffer: Bytes, at: int, channel: int) -> Sliced:
+        """Return the messages that a message index names. Raises ValueError where it lies."""
+        op, length = _HEAD.unpack(self._read(at, _HEAD.size))
+        head = self._read(at + _HEAD.size, min(length, _LONGEST_RECORD))
+        owner, width = struct.unpack_from("<HI", head)
+        if op != _INDEX or owner != channel:
+            raise ValueError("no message index")
+        offsets = np.frombuffer(head, _ENTRY, width // _ENTRY.itemsize, 6)["offset"]
+        return _block(buffer, np.sort(offsets.astype(np.int64)), channel)
+
+    def _index_length(self, at: int) -> int:
+        head = self._read(at, _HEAD.size + 6)
+        if len(head) < _HEAD.size + 6 or head[0] != _INDEX:
+            return 0
+        return int.from_bytes(head[_HEAD.size + 2 :], "little") // _ENTRY.itemsize
+
+    def _read_summary(self) -> bool:
+        """Read the summary section; return whether it is whole."""
+        end = self._size - len(MAGIC)
+        footer = end - _HEAD.size - 20
+        if footer < len(MAGIC) or self._read(end, len(MAGIC)) != MAGIC:
+            return False
+        op, length = _HEAD.unpack(self._read(footer, _HEAD.size))
+        (start,) = struct.unpack("<Q", self._read(footer + _HEAD.size, 8))
+        if (op, length) != (_FOOTER, 20) or not len(MAGIC) <= start < footer:
+            return False
+        summary = self._read(start, footer - start)
+        statistics = None
+        try:
+            for op, at, size in _records(summary):
+                if op == _CHUNK_INDEX:
+                    self.chunks.append(_chunk_index(summary[at : at + size], self._size))
+                elif op == _STATISTICS:
+                    statistics = summary[at : at + size]
+                    self._counts.update(_statistics(statistics))
+                else:
+                    self._learn(op, summary[at : at + size])
+        except _BROKEN:
+            return False
+        self.chunks.sort(key=lambda chunk: chunk.offset)
+        if statistics is None:
+            for chunk in self.chunks:
+                self._counts.update({k: self._index_length(at) for k, at in chunk.indexes.items()})
+        known = all(key in self.channels for chunk in self.chunks for key in chunk.indexes)
+        return bool(self.chunks) and known
+
+    def _scan(self) -> None:
+        """Walk all records of the file, for want of a summary that can be used."""
+        at, ended = len(MAGIC), False
+        loose = at
+        while at + _HEAD.size <= self._size:
+            op, length = _HEAD.unpack(self._read(at, _HEAD.size))
+            end = at + _HEAD.size + length
+            if op in (_CHUNK, _DATA_END, _FOOTER) or end > self._size or op == 0:
+                self._scan_loose(loose, at)
+                loose = end
+            if op in (_DATA_END, _FOOTER):
+                ended = True
+                break
+            if op == _CHUNK:
+                self._scan_chunk(Chunk(at, min(end, self._size) - at))
+            if end > self._size or op == 0:
+                self.losses.add(f"the file ends inside the record at byte {at}")
+                ended = True
+                break
+            at = end
+        if not ended:
+            self._scan_loose(loose, at)
+            self.losses.add(f"the file ends at byte {self._size} without its end record")
+        elif at + _HEAD.size > self._size:
+            self.losses.add(f"the file ends at byte {self._size} without its end record")
+        if self.losses.lines:
+            recovered = sum(self._counts.values())
+            self.losses.add(f"no usable summary: read record by record, {recovered} messages")
+
+    def _scan_chunk(self, chunk: Chunk) -> None:
+        content = self.content(chunk)
+        if content is not None:
+            self.chunks.append(chunk)
+            self._count(self._walk(np.frombuffer(content, np.uint8), learn=True))
+
+    def _scan_loose(self, begin: int, end: int) -> None:
+        """Keep a run of records outside of chunks, in pieces that fit the memory."""
+        at = start = begin
+        while at < end:
+            size = _HEAD.size + _HEAD.unpack(self._read(at, _HEAD.size))[1]
+            if at + size - start > _LONGEST_RECORD and at > start:
+                self._keep_loose(start, at)
+                start = at
+            at += size
+        if start < end:
+            self._keep_loose(start, end)
+
+    def _keep_loose(self, begin: int, end: int) -> None:
+        found = self._walk(np.frombuffer(self._read(begin, end - begin), np.uint8), learn=True)
+        if found.starts:
+            self._loose.append((begin, end))
+            self._count(found)
+
+    def _count(self, found: _Found) -> None:
+        self._counts.update({key: len(starts) for key, starts in found.starts.items()})
+
+    def _walk(self, buffer: Bytes, learn: bool) -> _Found:
+        """Find the message records of a buffer; learn its schemas and channels if asked."""
+        found = _Found()
+        content = buffer.tobytes()
+        for op, at, size in _records(content):
+            if op == _MESSAGE and size >= _FIXED:
+                channel = int.from_bytes(content[at : at + 2], "little")
+                found.starts.setdefault(channel, []).append(at - _HEAD.size)
+            elif learn:
+                try:
+                    self._learn(op, content[at : at + size])
+                except _BROKEN as error:
+                    self.losses.add(f"a record that describes a channel is damaged: {error}")
+        return found
+
+    def _learn(self, op: int, content: bytes) -> None:
+        """Take a schema or channel record."""
+        if op == _SCHEMA:
+            (key,) = struct.unpack_from("<H", content)
+            name, at = _string(content, 2)
+            encoding, at = _string(content, at)
+            text = _string(content, at)[0] if encoding in _TEXT_ENCODINGS else ""
+            self._schemas[key] = (name, encoding, text)
+        elif op == _CHANNEL:
+            key, schema = struct.unpack_from("<HH", content)
+            topic, at = _string(content, 4)
+            wire, _ = _string(content, at)
+            name, _, text = self._schemas.get(schema, ("", "", ""))
+            self.channels[key] = Channel(key, topic, _ros2_name(name), text, wire, 0)
+
+    def _read(self, offset: int, size: int) -> bytes:
+        """Read up to `size` bytes."""
+        if not 0 <= offset < self._size:
+            return b""
+        self._file.seek(offset)
+        return self._file.read(min(size, max(0, self._size - offset)))
+
+
+def _records(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (opcode, offset of the content, its size) of the whole records in a buffer."""
+    at, end = 0, len(content)
+    while at + _HEAD.size <= end:
+        op, size = _HEAD.unpack_from(content, at)
+        at += _HEAD.size
+        if at + size > end:
+            return
+        yield op, at, size
+        at += size
+
+
+def _string(content: bytes, at: int) -> tuple[str, int]:
+    """Return a string and where it ends. Raises ValueError where it is cut off."""
+    (size,) = struct.unpack_from("<I", content, at)
+    end = at + 4 + size
+    if end > len(content):
+        raise ValueError("a string ends beyond its record")
+    return content[at + 4 : end].decode(), end
+
+
+def _chunk_index(content: bytes, file_size: int) -> Chunk:
+    offset, size = struct.unpack_from("<QQ", content, 16)
+    (width,) = struct.unpack_from("<I", content, 32)
+    entries = np.frombuffer(content, np.dtype([("channel", "<u2"), ("at", "<u8")]), width // 10, 36)
+    if not len(MAGIC) <= offset < offset + size <= file_size:
+        raise ValueError("a chunk index points outside the file")
+    return Chunk(offset, size, dict(entries.tolist()))
+
+
+def _statistics(content: bytes) -> dict[int, int]:
+    (width,) = struct.unpack_from("<I", content, 42)
+    kind = np.dtype([("channel", "<u2"), ("count", "<u8")])
+    return dict(np.frombuffer(content, kind, width // kind.itemsize, 46).tolist())
+
+
+def _blocks_of(buffer: Bytes, found: _Found, wanted: Collection[int]) -> Blocks:
+    for key, starts in found.starts.items():
+        if key in wanted:
+            yield key, _block(buffer, np.array(starts, np.int64), key)
+
+
+def _block(buffer: Bytes, offsets: Ints, channel: int) -> Sliced:
+    """Return the messages whose records begin at offsets. Raises ValueError if they do not."""
+    heads = rows_at(buffer, offsets, _RECORD.itemsize).view(_RECORD)[:, 0]
+    starts = offsets + _RECORD.itemsize
+    sizes = heads["size"].astype(np.int64) - _FIXED
+    sound = (heads["op"] == _MESSAGE) & (heads["channel"] == channel) & (sizes >= 0)
+    if not (sound & (sizes <= len(buffer) - starts)).all():
+        raise ValueError("a message index points elsewhere")
+    received, published = (heads[name].astype(np.int64) for name in ("log", "publish"))
+    return Sliced(received, published, Batch(buffer, starts, sizes))
+
+
+def _ros2_name(name: str) -> str:
+    """Return package/msg/Name, also of ROS 1's package/Name."""
+    package, _, kind = name.rpartition("/")
+    return name if name.count("/") != 1 else f"{package}/msg/{kind}"
