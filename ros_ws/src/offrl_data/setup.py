@@ -9,6 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=[package, f"{package}.formats", f"{package}.storage"],
+    package_data={package: ["*.html"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
         (f"share/{package}", ["package.xml"]),
@@ -19,6 +20,8 @@ setup(
         "h5py",
         "lz4",
         "numpy",
+        "pillow",
+        "plotly",
         "rich",
         "rosbags",
         "tyro",
@@ -29,6 +32,7 @@ setup(
         "offrl.commands": [
             "convert = offrl_data.commands:convert",
             "dataset = offrl_data.formats.commands:dataset",
+            "report = offrl_data.report:report",
         ],
         "offrl.inspectors": [
             "bag = offrl_data.commands:inspect_bag",
