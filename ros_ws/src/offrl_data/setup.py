@@ -8,7 +8,7 @@ setup(
     description="Bags to datasets for offline reinforcement learning",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[package, f"{package}.storage"],
+    packages=[package, f"{package}.formats", f"{package}.storage"],
     package_data={package: ["*.html"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
@@ -27,9 +27,11 @@ setup(
         "tyro",
         "zstandard",
     ],
+    extras_require={"formats": ["pyarrow"]},
     entry_points={
         "offrl.commands": [
             "convert = offrl_data.commands:convert",
+            "dataset = offrl_data.formats.commands:dataset",
             "report = offrl_data.report:report",
         ],
         "offrl.inspectors": [

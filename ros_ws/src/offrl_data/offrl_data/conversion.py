@@ -157,7 +157,8 @@ def _convert_bag(
         for episode, (first, last) in zip(cut.episodes, cut.spans, strict=True):
             writer.append(episode)
             for image in robot.images:
-                writer.append_images(image.name, images.frames(image, ticks, first, last))
+                for column, pixels in images.columns(image, ticks, first, last):
+                    writer.append_images(column, pixels)
     losses = bag.losses
     stamps = decoded.stamps
     report = BagReport(

@@ -97,6 +97,8 @@ class Dataset:
             rewards=self.rewards[rows],
             terminal=bool(self.terminals[rows][-1]),
             source=self.sources[index],
+            stamp=int(self.stamps[index]),
+            path=None if self.path is None else self.path[rows],
         )
 
     def returns(self) -> NDArray[np.float64]:

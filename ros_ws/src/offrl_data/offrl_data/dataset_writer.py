@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ _IMAGES_PER_CHUNK = 16
 _BYTES_PER_COPY = 1 << 24
 
 
-class _Disk(io.FileIO):
+class Disk(io.FileIO):
     """A file whose first failed write is kept for later: HDF5 crashes where the disk is full."""
 
     error: OSError | None = None
@@ -75,7 +75,7 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         self._written = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._disk = _Disk(self._beside, "w+")
+            self._disk = Disk(self._beside, "w+")
             self._file = h5py.File(self._disk, "w")
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error}") from error
@@ -117,17 +117,18 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         if self.transitions - self._written >= _ROWS_PER_WRITE:
             self._flush()
 
-    def append_images(self, name: str, frames: Iterable[NDArray[np.uint8]]) -> None:
-        """Add the images (L + 1, h, w, c) of the last episode, a few at a time."""
-        rows, finals = f"images/{name}", f"episodes/final_images/{name}"
-        left = self._lengths[-1]
-        for some in frames:
-            if rows not in self._file:
-                for column in (rows, finals):
-                    self._images(column, some.shape[1:])
-            _extend(self._file[rows], some[:left])
-            _extend(self._file[finals], some[left:])
-            left = max(0, left - len(some))
+    def append_images(self, column: str, pixels: NDArray[np.uint8]) -> None:
+        """Add rows (n, h, w, c) to images/NAME or episodes/final_images/NAME.
+
+        Raises InputError for another shape than before.
+        """
+        shape = pixels.shape[1:]
+        if column not in self._file:
+            self._images(column, shape)
+        stored = self._file[column]
+        if stored.shape[1:] != shape:
+            raise InputError(f"{column}: an image of shape {shape} after {stored.shape[1:]}")
+        _extend(stored, pixels)
         self._disk.check()
 
     def append_file(self, file: h5py.File) -> None:

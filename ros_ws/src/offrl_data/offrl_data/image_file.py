@@ -41,15 +41,23 @@ class ImageFile(AbstractContextManager["ImageFile"]):
             sample.faults[bad] = Fault.NOT_FINITE
             self._kept[term.name] = good
 
-    def frames(self, term: ImageTerm, ticks: Ticks, first: int, last: int) -> Iterator[Pixels]:
-        """Yield the images (n, h, w, c) of the ticks [first, last], a few at a time."""
+    def columns(
+        self, term: ImageTerm, ticks: Ticks, first: int, last: int
+    ) -> Iterator[tuple[str, Pixels]]:
+        """Yield the images (n, h, w, c) of an episode's ticks with their column, a few at a time.
+
+        The image of the tick `last` is where the last transition led.
+        """
         assert self._file is not None
         messages = ticks.images[term.name].values[first : last + 1, 0].astype(np.int64)
         rows = np.searchsorted(self._kept[term.name], messages)
         for begin in range(0, len(rows), _ROWS):
             some = rows[begin : begin + _ROWS]
             span = self._file[term.name][some[0] : some[-1] + 1]
-            yield span[some - some[0]]
+            pixels = span[some - some[0]]
+            left = last - first - begin
+            yield f"images/{term.name}", pixels[:left]
+            yield f"episodes/final_images/{term.name}", pixels[left:]
 
     def _decode(
         self,

@@ -1,0 +1,1 @@
+"""Other dataset formats, in and out. A format is a module with `read` and `write`."""
