@@ -154,11 +154,27 @@ def _remarks(report: BagReport) -> Iterator[str]:
     malformed = sum(topic.malformed for topic in report.topics)
     if malformed:
         yield f"{malformed} malformed messages"
+    for topic in report.topics:
+        for name, counts in topic.values.items():
+            found = [f"{counts[key]} {words}" for key, words in _COUNTED.items() if counts[key]]
+            lengths = sorted(map(int, counts["lengths"]))
+            if len(lengths) > 1:
+                found.append(f"{len(lengths)} lengths, {lengths[0]} to {lengths[-1]}")
+            if found:
+                yield f"{name}, {counts['values']} values: {', '.join(found)}"
     if report.clipped_commands:
         yield f"{report.clipped_commands} commands outside the limits, clipped to them"
     yield from report.notes
     for loss in report.losses:
         yield f"lost: {loss}"
+
+
+_COUNTED = {
+    "nan": "NaN",
+    "inf": "infinite",
+    "out_of_range": "out of the sensor's range",
+    "clipped": "clipped",
+}
 
 
 def _offset(seconds: float | None) -> str:
