@@ -5,7 +5,15 @@ from pathlib import Path
 
 from offrl_contract import robot_from_yaml
 from offrl_contract.expression import FUNCTIONS
-from offrl_contract.robot import ActionTerm, Episode, ImageTerm, ObservationTerm, Robot, Term
+from offrl_contract.robot import (
+    ActionTerm,
+    Episode,
+    EpisodeTopic,
+    ImageTerm,
+    ObservationTerm,
+    Robot,
+    Term,
+)
 from readme_tables import options
 
 README = Path(__file__).parents[2] / "ros_ws" / "src" / "offrl_contract" / "README.md"
@@ -20,6 +28,7 @@ def tables() -> str:
         f"A term of `action`:\n\n{options(ActionTerm)}",
         f"A term of `images`:\n\n{options(ImageTerm)}",
         f"`episode`:\n\n{options(Episode)}",
+        f"`running`, `start` and `stop` of `episode`:\n\n{options(EpisodeTopic)}",
     ]
     return "\n\n".join(parts)
 

@@ -5,13 +5,14 @@ import json
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import accumulate
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from offrl_contract.errors import InputError
 from offrl_contract.expression import Expression, parse
+from offrl_contract.python_function import PythonFunction
 from offrl_contract.terms import (
     CLOCKS,
     ActionTerm,
@@ -38,6 +39,20 @@ __all__ = [
 ]
 
 
+_PYTHON = "python:"
+
+
+class EpisodeTopic(Spec):
+    """A topic that says when an episode runs, begins or ends."""
+
+    topic: str
+    """Topic, with leading slash."""
+    type: str
+    """Message type, as package/msg/Name."""
+    field: str = ""
+    """Field that is not 0 where it holds; any message counts where not given."""
+
+
 class Episode(Spec):
     """How a log is cut into episodes."""
 
@@ -45,6 +60,28 @@ class Episode(Spec):
     """A pause in the log longer than this ends the episode [s]."""
     min_length: PositiveInt = 10
     """Shorter episodes are dropped [ticks]."""
+    max_length: PositiveInt | None = None
+    """Longer episodes are cut, as by a timeout [ticks]."""
+    running: EpisodeTopic | None = None
+    """An episode runs while the newest message's field is not 0."""
+    start: EpisodeTopic | None = None
+    """A message begins an episode; before the first there is none."""
+    stop: EpisodeTopic | None = None
+    """A message ends an episode; with `start`, there is none until the next begins."""
+
+    @model_validator(mode="after")
+    def _check_topics(self) -> "Episode":
+        if self.max_length is not None and self.max_length < self.min_length:
+            raise ValueError(f"max_length: {self.max_length} is below min_length")
+        if self.running and not self.running.field:
+            raise ValueError("running.field: missing")
+        return self
+
+    @property
+    def topics(self) -> dict[str, EpisodeTopic]:
+        """Those given, by key."""
+        found = {key: getattr(self, key) for key in ("running", "start", "stop")}
+        return {key: topic for key, topic in found.items() if topic}
 
 
 class Robot(Spec):
@@ -65,9 +102,10 @@ class Robot(Spec):
     images: tuple[ImageTerm, ...] = ()
     """Camera images stored beside the observation vectors."""
     reward: str
-    """Reward of a transition: `name` at tick k, `next_name` at tick k+1."""
+    """Reward of a transition: an expression of `name` at tick k and `next_name` at tick k+1, or
+    {topic, type, field} for its value at tick k+1, or {python: "module:function"}."""
     terminal: str = "False"
-    """Whether the task ended with this transition."""
+    """Whether the task ended with this transition; written as the reward is."""
     episode: Episode = Episode()
     """How a log is cut into episodes."""
 
@@ -84,18 +122,51 @@ class Robot(Spec):
                     if name in seen:
                         raise ValueError(f"{where}: '{name}' is already named by {seen[name]}")
                     seen[name] = where
-        self.reward_expression, self.terminal_expression  # noqa: B018  (parsed now, kept)
+        self.reward_rule, self.terminal_rule  # noqa: B018  (parsed now, kept)
         return self
 
-    @cached_property
-    def reward_expression(self) -> Expression:
-        """The reward, parsed and checked."""
-        return parse(self.reward, self.expression_names, "reward")
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, content: Any) -> Any:
+        """Turn a reward or terminal of a topic into a signal, one in Python into its name."""
+        if not isinstance(content, dict):
+            return content
+        content = dict(content)
+        for key, text in (("reward", "next_reward_0"), ("terminal", "next_terminal_0 != 0")):
+            rule = content.get(key)
+            if not isinstance(rule, dict):
+                continue
+            if set(rule) == {"python"}:
+                content[key] = f"{_PYTHON}{rule['python']}"
+                continue
+            wrong = sorted(set(rule) - {"topic", "type", "field", "max_age"})
+            if wrong:
+                raise ValueError(
+                    f"{key}: unknown key '{wrong[0]}'. It is an expression, "
+                    "{topic, type, field} or {python: module:function}."
+                )
+            content["signals"] = [*(content.get("signals") or ()), {"name": key, **rule}]
+            content[key] = text
+        return content
 
     @cached_property
-    def terminal_expression(self) -> Expression:
+    def reward_rule(self) -> Expression | PythonFunction:
+        """The reward, parsed and checked."""
+        return self._rule(self.reward, "reward")
+
+    @cached_property
+    def terminal_rule(self) -> Expression | PythonFunction:
         """The terminal condition, parsed and checked."""
-        return parse(self.terminal, self.expression_names, "terminal")
+        return self._rule(self.terminal, "terminal")
+
+    def _rule(self, text: str, key: str) -> Expression | PythonFunction:
+        if not text.startswith(_PYTHON):
+            return parse(text, self.expression_names, key)
+        name = text.removeprefix(_PYTHON)
+        module, _, function = name.partition(":")
+        if not function.isidentifier() or not all(p.isidentifier() for p in module.split(".")):
+            raise ValueError(f"{key}: '{name}' is not module:function")
+        return PythonFunction(name, key)
 
     @property
     def expression_names(self) -> frozenset[str]:

@@ -130,6 +130,40 @@ def action_of_tick(robot: Robot, series: Mapping[str, Series], ticks: Times) -> 
     return sample_actions(robot, series, ticks + robot.period)
 
 
+def episode_ticks(
+    running: Series | None, starts: Times | None, stops: Times | None, ticks: Times
+) -> tuple[NDArray[np.bool_], Times]:
+    """Return which ticks (T,) lie inside of an episode, and which stretch each belongs to (T,).
+
+    `running` (n, 1) is not 0 while an episode runs; `starts` and `stops` (n,) [ns] are sorted. Of a
+    start and a stop at one instant the start counts. Two ticks of different stretches are never of
+    one episode.
+    """
+    inside = np.ones(len(ticks), np.bool_)
+    stretch = np.zeros(len(ticks), np.int64)
+    for events in (starts, stops):
+        if events is not None:
+            stretch += np.searchsorted(events, ticks, side="right")
+    if starts is not None:
+        begun = _latest(starts, ticks)
+        inside &= begun >= _latest(stops if stops is not None else starts[:0], ticks)
+        inside &= begun > _NEVER
+    if running is not None:
+        index = newest(running, ticks)
+        on = np.concatenate([running.values[:, 0] != 0, [False]])
+        inside &= on[index]
+    return inside, stretch
+
+
+_NEVER = np.iinfo(np.int64).min
+
+
+def _latest(events: Times, ticks: Times) -> Times:
+    """Return the newest event at or before each tick (T,) [ns]."""
+    latest: Times = np.concatenate([[_NEVER], events])[np.searchsorted(events, ticks, side="right")]
+    return latest
+
+
 def usable_runs(usable: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     """Yield [start, stop) of each run of usable ticks."""
     edges = np.diff(np.concatenate([[0], usable.astype(np.int8), [0]]))

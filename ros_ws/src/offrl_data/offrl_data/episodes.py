@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from offrl_contract import Robot
 from offrl_contract.rewards import rewards_and_terminals
+from offrl_contract.robot import EpisodeTopic
 from offrl_contract.sampling import (
     Fault,
     Sample,
+    Series,
     action_of_tick,
+    episode_ticks,
     nanoseconds,
     observation_vector,
     sample,
@@ -22,7 +25,7 @@ from offrl_contract.sampling import (
 )
 
 from offrl_data.dataset import Episode
-from offrl_data.series import PATH, BagSeries
+from offrl_data.series import EPISODE, PATH, BagSeries
 
 Mask = NDArray[np.bool_]
 Times = NDArray[np.int64]
@@ -46,6 +49,10 @@ class Ticks:
     action: Sample
     path: NDArray[np.float32] | None
     """(T, 2) where the robot was [m]."""
+    inside: Mask
+    """(T,) whether the log says that an episode runs."""
+    stretch: Times
+    """(T,) number of the stretch between starts and stops."""
     images: dict[str, Sample]
     """Which message of its topic each image term shows (T, 1)."""
 
@@ -73,6 +80,12 @@ def on_ticks(robot: Robot, decoded: BagSeries) -> Ticks:
             decoded.stamps - decoded.phase, begin - decoded.phase, robot.period, gap
         )
         times += decoded.phase
+    events = {
+        key: series[EPISODE + key].stamps[_holds(series[EPISODE + key], each)]
+        for key, each in robot.episode.topics.items()
+    }
+    running = series[f"{EPISODE}running"] if robot.episode.running else None
+    inside, stretch = episode_ticks(running, events.get("start"), events.get("stop"), times)
     path = None
     if PATH in series:
         held = sample(series[PATH], times, nanoseconds(robot.episode.gap))
@@ -84,6 +97,8 @@ def on_ticks(robot: Robot, decoded: BagSeries) -> Ticks:
         signals={s.name: sample_term(robot, s, series, times) for s in robot.signals},
         action=action_of_tick(robot, series, times),
         path=path,
+        inside=inside,
+        stretch=stretch,
         images={
             image.name: sample(series[image.name], times, nanoseconds(image.max_age))
             for image in robot.images
@@ -118,7 +133,7 @@ def cut_episodes(robot: Robot, ticks: Ticks, source: str) -> Cut:
     reasons[(reasons == "") & ~np.isfinite(rewards)] = "reward: not finite"
     vectors = observation_vector(ticks.observation)
     episodes, spans = [], []
-    for start, stop in _spans(reasons == "", terminals):
+    for start, stop in _spans(reasons == "", terminals, robot.episode.max_length):
         if stop - start < robot.episode.min_length:
             reasons[start:stop] = f"episode under {robot.episode.min_length} ticks"
             continue
@@ -148,11 +163,13 @@ def _reasons(robot: Robot, ticks: Ticks) -> NDArray[np.object_]:
         for fault, words in _FAULT_WORDS.items():
             reasons[blank & (each.faults == fault)] = f"{name}: {words}"
             blank = reasons == ""
+    reasons[blank & ~ticks.inside] = "outside of an episode"
     usable = reasons == ""
     for fault, words in _FAULT_WORDS.items():
         reasons[(reasons == "") & (ticks.action.faults == fault)] = f"command: {words}"
     followed = np.zeros(len(usable), np.bool_)
     followed[:-1] = usable[1:] & (np.diff(ticks.times) == robot.period)
+    followed[:-1] &= np.diff(ticks.stretch) == 0
     reasons[(reasons == "") & ~followed] = "last before a break"
     return reasons
 
@@ -174,11 +191,20 @@ def _outcomes(
     return rewards, terminals
 
 
-def _spans(usable: Mask, terminals: Mask) -> Iterator[tuple[int, int]]:
+def _holds(events: Series, topic: EpisodeTopic) -> Mask:
+    """Return which messages (n,) are events: those whose field is not 0, or all."""
+    if not topic.field:
+        return np.ones(len(events.stamps), np.bool_)
+    value = events.values[:, 0]
+    holds: Mask = np.isfinite(value) & (value != 0)
+    return holds
+
+
+def _spans(usable: Mask, terminals: Mask, max_length: int | None) -> Iterator[tuple[int, int]]:
     """Yield [start, stop) of each run of usable transitions, ending after every terminal."""
     for start, stop in usable_runs(usable):
         ends = start + 1 + np.flatnonzero(terminals[start:stop])
         bounds = [start, *ends.tolist(), stop]
         for begin, end in pairwise(bounds):
-            if end > begin:
-                yield begin, end
+            for first in range(begin, end, max_length or len(usable)):
+                yield first, min(end, first + (max_length or len(usable)))

@@ -27,6 +27,8 @@ MAX_CLOCK_OFFSET = 1.0
 ODOMETRY = "nav_msgs/msg/Odometry"
 _BLOCKS_WAITING = 64
 _DECODED_AT_ONCE = 1 << 21  # [bytes]
+EPISODE = "episode_"
+"""Begin of the names of the series that say where an episode is."""
 PATH = "odometry_path"
 """Name of the series (n, 2) of where the robot was, to look at; there where a topic is odometry."""
 
@@ -79,9 +81,11 @@ class BagSeries:
 class _Column:
     """One topic while it is read: stamps of its messages and values of its terms."""
 
-    def __init__(self, decoder: Decoder, clocks: Collection[str]) -> None:
+    def __init__(self, decoder: Decoder, clocks: Collection[str], every: bool) -> None:
         self.decoder = decoder
         self.clocks = clocks
+        self._every = every
+        """Whether all messages are decoded: two events between two ticks are two."""
         self._waiting: list[Batch] = []
         self._waiting_received: list[Times] = []
         self._header_offsets: list[Times] = []
@@ -107,6 +111,8 @@ class _Column:
                 newest_at_ticks(each, np.maximum(each, received) - phase, period)
                 for each in stamps.values()
             ]
+            if self._every:
+                picked = [np.arange(len(received))]
             rows = picked[0] if len(picked) == 1 else np.unique(np.concatenate([_NONE, *picked]))
             if self.decoder.terms:  # none in a topic of images, which are read later
                 batch = block.pick(rows).packed()
@@ -244,7 +250,13 @@ def read_series(
     texts: dict[str, str] = {}
     hashes: dict[str, str] = {}
     remarks: list[str] = []
-    terms: list[AnyTerm] = [*robot.read_terms(), *robot.action, *_odometry(robot)]
+    terms: list[AnyTerm] = [
+        *robot.read_terms(),
+        *robot.action,
+        *_odometry(robot),
+        *_episode_terms(robot),
+    ]
+    events = {topic.topic for topic in robot.episode.topics.values()}
     for name, type_name in all_topics(robot).items():
         topic = bag.topic(name, type_name)
         store, remark = definitions.of(topic, bag.name)
@@ -253,7 +265,7 @@ def read_series(
         readers = {term.name: TermReader(term, store) for term in mine}
         decoder = Decoder(topic, readers, store)
         clocks = {_clock(robot, term) for term in mine} or {"receive"}
-        columns[name] = _Column(decoder, sorted(clocks))
+        columns[name] = _Column(decoder, sorted(clocks), every=name in events)
         if decoder.wire == "cdr":
             texts |= definition_texts(store, [type_name])
             hashes |= definition_hashes(store, [type_name])
@@ -262,6 +274,9 @@ def read_series(
         term.name: columns[term.topic].series(term.name, _clock(robot, term), bag) for term in terms
     }
     series |= {image.name: columns[image.topic].rows() for image in robot.images}
+    for key, each in robot.episode.topics.items():
+        if not each.field:
+            series[EPISODE + key] = columns[each.topic].rows()
     stamps = np.sort(np.concatenate([column.received for column in columns.values()]))
     reports = [column.report() for column in columns.values()]
     return BagSeries(series, stamps, phase, reports, remarks, texts, hashes)
@@ -269,7 +284,9 @@ def read_series(
 
 def all_topics(robot: Robot) -> dict[str, str]:
     """Return message type by topic, over everything that a conversion reads."""
-    return robot.topics() | {image.topic: image.type for image in robot.images}
+    images = {image.topic: image.type for image in robot.images}
+    episodes = {topic.topic: topic.type for topic in robot.episode.topics.values()}
+    return robot.topics() | images | episodes
 
 
 def _read(
@@ -303,6 +320,21 @@ def _read(
 def _clock(robot: Robot, term: AnyTerm) -> Clock:
     """Commands are timed by reception: they take effect when they arrive."""
     return "receive" if isinstance(term, ActionTerm) else robot.clock_of(term)
+
+
+def _episode_terms(robot: Robot) -> list[Signal]:
+    """Return terms that read the fields of the topics that say where an episode is."""
+    return [
+        Signal(
+            name=EPISODE + key,
+            topic=each.topic,
+            type=each.type,
+            field=(each.field,),
+            clock="receive",
+        )
+        for key, each in robot.episode.topics.items()
+        if each.field
+    ]
 
 
 def _odometry(robot: Robot) -> list[Signal]:
