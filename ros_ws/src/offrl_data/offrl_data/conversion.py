@@ -1,18 +1,10 @@
 """Bags to a dataset: each bag becomes a part, in a process of its own if asked; then they join."""
 
-import fcntl
 import json
-import multiprocessing
 import os
-import shutil
-import signal
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -30,9 +22,9 @@ from offrl_data.dataset_writer import DatasetWriter
 from offrl_data.episodes import cut_episodes, on_ticks
 from offrl_data.image_file import ImageFile
 from offrl_data.message_definitions import MessageDefinitions
+from offrl_data.parts import parts_folder
+from offrl_data.processes import in_processes
 from offrl_data.series import BagSeries, TopicReport, all_topics, read_series
-
-_PARENT_CHECK = 1.0  # [s]
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ def convert_bags(
     a dataset without transitions.
     """
     task = _Task(robot, definitions or MessageDefinitions(), strict)
-    with _parts_folder(out, resume) as folder:
+    with parts_folder(out, resume) as folder:
         parts = [folder / f"{task.key(path)}.h5" for path in paths]
         reports = _convert_all(task, paths, parts, jobs, advance)
         _require_transitions(reports)
@@ -190,74 +182,11 @@ def _convert_all(
         for index in todo:
             lacking.check(task.run(paths[index], parts[index], advance))
     else:
-        for report in _in_processes(task, [(paths[i], parts[i]) for i in todo], jobs):
+        arguments = [(paths[index], parts[index], _ignore) for index in todo]
+        for report in in_processes(task.run, arguments, jobs):
             lacking.check(report)
             advance(1.0)
     return [_report_of(part) for part in parts]
-
-
-def _in_processes(task: _Task, pairs: list[tuple[Path, Path]], jobs: int) -> Iterator[BagReport]:
-    """Convert bags in processes; yield reports as they come."""
-    context = multiprocessing.get_context("spawn")
-    workers = min(jobs, len(pairs))
-    executor = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),))
-    try:
-        running = [executor.submit(_run, task, path, part) for path, part in pairs]
-        for future in as_completed(running):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise InputError(
-            "a process that converted a bag has died, perhaps for want of memory. "
-            "Fewer --jobs need less; --resume keeps the bags that are done."
-        ) from error
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
-
-
-def _run(task: _Task, path: Path, part: Path) -> BagReport:
-    return task.run(path, part, _ignore)
-
-
-def _start_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end when it has gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_PARENT_CHECK)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _parts_folder(out: Path, resume: bool) -> Iterator[Path]:
-    """Hold the folder of finished bags beside `out`; it stays if the conversion is interrupted."""
-    folder = out.with_name(f".{out.name}.parts")
-    try:
-        if folder.exists() and not resume:
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{out}: another conversion writes it now") from error
-        try:
-            yield folder
-        except InputError:
-            shutil.rmtree(folder)
-            raise
-        except OSError as error:
-            raise InputError(
-                f"{out}: cannot be written: {error}. --resume keeps the bags that are done."
-            ) from error
-        shutil.rmtree(folder)
 
 
 def _join_parts(
