@@ -159,6 +159,17 @@ class Robot(Spec):
         """The terminal condition, parsed and checked."""
         return self._rule(self.terminal, "terminal")
 
+    @property
+    def scored_terms(self) -> frozenset[str]:
+        """Observation terms and signals that reward or terminal ask for."""
+        terms = frozenset(term.name for term in (*self.observation, *self.signals))
+        rules = (self.reward_rule, self.terminal_rule)
+        if any(isinstance(rule, PythonFunction) for rule in rules):
+            return terms
+        asked = {name for rule in rules if isinstance(rule, Expression) for name in rule.names}
+        asked = {name.removeprefix("next_") for name in asked}
+        return terms & (asked | {name.rpartition("_")[0] for name in asked})
+
     def _rule(self, text: str, key: str) -> Expression | PythonFunction:
         if not text.startswith(_PYTHON):
             return parse(text, self.expression_names, key)

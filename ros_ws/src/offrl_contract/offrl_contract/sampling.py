@@ -122,7 +122,9 @@ def sample_observation(
 def observation_vector(samples: Mapping[str, Sample]) -> NDArray[np.float32]:
     """Join observation terms to vectors (T, o) in single precision, SI units."""
     with np.errstate(over="ignore"):  # such values have a fault
-        return np.hstack([each.values for each in samples.values()]).astype(np.float32)
+        return np.concatenate(
+            [each.values for each in samples.values()], axis=1, dtype=np.float32, casting="unsafe"
+        )
 
 
 def action_of_tick(robot: Robot, series: Mapping[str, Series], ticks: Times) -> Sample:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import yaml
 import zstandard
-from numpy.typing import NDArray
 from offrl_contract import InputError
 from offrl_contract.errors import nearest
 
@@ -308,8 +307,3 @@ def _bags_below(folder: Path) -> list[Path]:
     ros1 = [file for file in files if file.suffix == ".bag"]
     own = [folder] if len(files) > len(ros1) else []
     return own + ros1 + [b for entry in entries if entry.is_dir() for b in _bags_below(entry)]
-
-
-def longest_gap(stamps: NDArray[np.int64]) -> float:
-    """Return the longest pause between messages [s]; 0 for fewer than two."""
-    return float(np.diff(stamps).max()) / 1e9 if len(stamps) > 1 else 0.0

@@ -19,7 +19,6 @@ from offrl_contract.sampling import (
     nanoseconds,
     observation_vector,
     sample,
-    sample_observation,
     sample_term,
     usable_runs,
 )
@@ -69,7 +68,10 @@ class Cut:
 
 
 def on_ticks(robot: Robot, decoded: BagSeries) -> Ticks:
-    """Sample a bag on its grid, which begins when every observation term has a sample."""
+    """Sample a bag on its grid, which begins when every observation term has a sample.
+
+    The series of the observation are used up, so that they and the samples need not both be held.
+    """
     series = decoded.series
     names = [term.name for term in robot.observation if term.source == "topic"]
     times, paused = np.zeros(0, np.int64), 0
@@ -90,12 +92,17 @@ def on_ticks(robot: Robot, decoded: BagSeries) -> Ticks:
     if PATH in series:
         held = sample(series[PATH], times, nanoseconds(robot.episode.gap))
         path = held.values.astype(np.float32)
+    action = action_of_tick(robot, series, times)
+    observation: dict[str, Sample] = {}
+    for term in robot.observation:
+        observation[term.name] = sample_term(robot, term, series, times)
+        series.pop(term.name, None)
     return Ticks(
         times=times,
         paused=paused,
-        observation=sample_observation(robot, series, times),
+        observation=observation,
         signals={s.name: sample_term(robot, s, series, times) for s in robot.signals},
-        action=action_of_tick(robot, series, times),
+        action=action,
         path=path,
         inside=inside,
         stretch=stretch,
@@ -182,6 +189,7 @@ def _outcomes(
     terminals = np.zeros(len(ticks.times), np.bool_)
     if len(usable):
         terms = ticks.observation | ticks.signals
+        terms = {name: terms[name] for name in robot.scored_terms}
         now = {name: each.values[usable] for name, each in terms.items()}
         then = {name: each.values[usable + 1] for name, each in terms.items()}
         with np.errstate(over="ignore"):  # beyond single precision is not finite

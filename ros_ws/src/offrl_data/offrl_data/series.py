@@ -15,10 +15,11 @@ from offrl_contract import InputError, Robot
 from offrl_contract.definitions import definition_hashes, definition_texts
 from offrl_contract.reader import TermReader
 from offrl_contract.robot import ActionTerm, Clock, ObservationTerm, Signal
-from offrl_contract.sampling import Series
+from offrl_contract.sampling import Series, nanoseconds
 
-from offrl_data.bags import Bag, longest_gap
+from offrl_data.bags import Bag
 from offrl_data.decoder import Decoder
+from offrl_data.growing import Growing
 from offrl_data.message_definitions import MessageDefinitions
 from offrl_data.storage.base import Batch, Block, join
 
@@ -66,7 +67,7 @@ class BagSeries:
     series: dict[str, Series]
     """By term name."""
     stamps: Times
-    """Receive stamps of all messages of these topics [ns], sorted."""
+    """Receive stamps of messages of these topics [ns], sorted; all that border a pause."""
     phase: int
     """Some tick [ns]."""
     topics: list[TopicReport]
@@ -88,14 +89,15 @@ class _Column:
         """Whether all messages are decoded: two events between two ticks are two."""
         self._waiting: list[Batch] = []
         self._waiting_received: list[Times] = []
-        self._header_offsets: list[Times] = []
         self._waiting_bytes = 0
-        self._received: list[Times] = []
-        self._published: list[Times] = []
-        self._headers: list[Times] = []
-        self._used: list[Rows] = []
-        self._values: dict[str, list[Floats]] = {name: [] for name in decoder.terms}
-        self._count = 0
+        self._received = Growing(None, np.int64)
+        self._clocked = {clock: Growing(None, np.int64) for clock in clocks if clock != "receive"}
+        """Header and publish stamps of all messages, where a term asks for them."""
+        self._header_offsets = Growing(None, np.int64)
+        self._used = Growing(None, np.int64)
+        self._values = {
+            name: Growing(each.term.parts, np.float64) for name, each in decoder.terms.items()
+        }
 
     def first(self, block: Block) -> int:
         """Return the first stamp of a block [ns]: the latest among the clocks in use."""
@@ -119,15 +121,12 @@ class _Column:
                 self._waiting.append(batch)
                 self._waiting_bytes += len(batch.buffer)
                 self._waiting_received.append(received[rows])
-        if "header" in stamps:
-            self._headers.append(stamps["header"])
         if self._waiting_bytes > _DECODED_AT_ONCE:
             self.decode()
-        self._used.append(rows + self._count)
-        self._count += len(received)
-        self._received.append(received)
-        if block.published is not None:
-            self._published.append(block.published)
+        for clock, each in self._clocked.items():
+            each.extend(stamps.get(clock, _NONE))
+        self._used.extend(rows + len(self._received))
+        self._received.extend(received)
 
     def decode(self) -> None:
         """Decode what waits."""
@@ -135,8 +134,8 @@ class _Column:
             return
         batch, received = join(self._waiting), np.concatenate(self._waiting_received)
         for name, values in self.decoder.decode(batch).items():
-            self._values[name].append(values)
-        self._header_offsets.append(self.decoder.header_stamps(batch, received) - received)
+            self._values[name].extend(values)
+        self._header_offsets.extend(self.decoder.header_stamps(batch, received) - received)
         self._waiting, self._waiting_received, self._waiting_bytes = [], [], 0
 
     def _clocks_of(self, block: Block) -> dict[str, Times]:
@@ -154,23 +153,24 @@ class _Column:
     @property
     def received(self) -> Times:
         """Receive stamps (n,) [ns] of all messages, in the order of the file."""
-        return np.concatenate([_NONE, *self._received])
+        return self._received.view
 
     def series(self, name: str, clock: Clock, bag: Bag) -> Series:
-        """Return a term's samples in order of time. Raises InputError for an unusable clock."""
-        used = np.concatenate([_NONE, *self._used])
-        stamps = self.received
+        """Return a term's samples in order of time, once. Raises InputError for a bad clock."""
+        used, stamps = self._used.view, self.received
         if clock != "receive":
             stamps = self._checked_clock(name, clock, bag)
-        parts = self.decoder.terms[name].term.parts
-        values = np.concatenate([np.empty((0, parts)), *self._values[name]])
-        order = np.argsort(stamps[used], kind="stable")
-        arrived = None if clock == "receive" else self.received[used][order]
-        return Series(stamps[used][order], values[order], arrived)
+        values = self._values[name].take()
+        stamps, arrived = stamps[used], None if clock == "receive" else self.received[used]
+        if (np.diff(stamps) < 0).any():
+            order = np.argsort(stamps, kind="stable")
+            stamps, values = stamps[order], values[order]
+            arrived = None if arrived is None else arrived[order]
+        return Series(stamps, values, arrived)
 
     def rows(self) -> Series:
         """Return which message of the topic, counted in the order of the file, came when."""
-        used = np.concatenate([_NONE, *self._used])
+        used = self._used.view
         stamps = self.received[used]
         order = np.argsort(stamps, kind="stable")
         return Series(stamps[order], used[order, None].astype(np.float64))
@@ -181,8 +181,8 @@ class _Column:
         remedy = "Use clock: receive."
         if clock == "header" and not self.decoder.has_header:
             raise InputError(f"{where} {self.decoder.type_name} has no header. {remedy}")
-        stamps = np.concatenate([_NONE, *(self._headers if clock == "header" else self._published)])
-        if len(stamps) != self._count:
+        stamps = self._clocked[clock].view
+        if len(stamps) != len(self.received):
             raise InputError(f"{where} only mcap files carry publish times. {remedy}")
         if len(stamps) < 2:
             return stamps
@@ -200,20 +200,19 @@ class _Column:
 
     def report(self) -> TopicReport:
         """Say what was found."""
-        received = self.received
-        used = np.concatenate([_NONE, *self._used])
         offset = None
-        if self.decoder.has_header and self._header_offsets:
-            offset = float(np.median(np.concatenate(self._header_offsets))) / 1e9
-        received = np.sort(received)
-        spacing = float(np.median(np.diff(received))) / 1e9 if len(received) > 1 else 0.0
+        if self.decoder.has_header and len(self._header_offsets):
+            offset = float(np.median(self._header_offsets.view)) / 1e9
+        received = self.received
+        gaps = np.diff(received if (np.diff(received) >= 0).all() else np.sort(received))
+        spacing = float(np.median(gaps)) / 1e9 if len(gaps) else 0.0
         return TopicReport(
             topic=self.decoder.topic,
             type_name=self.decoder.type_name,
             messages=len(received),
-            used=len(used),
+            used=len(self._used),
             rate=1.0 / spacing if spacing else 0.0,
-            longest_gap=longest_gap(received),
+            longest_gap=float(gaps.max(initial=0)) / 1e9,
             values={name: asdict(each) for name, each in self.decoder.counts.items()},
             malformed=self.decoder.malformed,
             header_offset=offset,
@@ -237,6 +236,19 @@ def newest_at_ticks(stamps: Times, known: Times, period: int) -> Rows:
         order = np.lexsort((stamps, ticks))
         ticks = ticks[order]
     return np.sort(order[np.append(ticks[1:] != ticks[:-1], True)])
+
+
+def ends_of_stretches(stamps: Times, width: int) -> Times:
+    """Return the first and the last stamp (n,) in each stretch of `width` [ns] that has any.
+
+    A pause longer than twice the width has a stretch without stamps in it: both its ends are kept.
+    """
+    if (np.diff(stamps) < 0).any():
+        stamps = np.sort(stamps)
+    stretch = stamps // max(width, 1)
+    new = np.append(True, stretch[1:] != stretch[:-1])[: len(stamps)]
+    ends: Times = stamps[new | np.append(new[1:], True)[: len(stamps)]]
+    return ends
 
 
 def read_series(
@@ -277,7 +289,9 @@ def read_series(
     for key, each in robot.episode.topics.items():
         if not each.field:
             series[EPISODE + key] = columns[each.topic].rows()
-    stamps = np.sort(np.concatenate([column.received for column in columns.values()]))
+    width = nanoseconds(robot.episode.gap) // 2
+    ends = [ends_of_stretches(column.received, width) for column in columns.values()]
+    stamps = np.sort(np.concatenate(ends))
     reports = [column.report() for column in columns.values()]
     return BagSeries(series, stamps, phase, reports, remarks, texts, hashes)
 
