@@ -242,7 +242,9 @@ class Mcap(Storage):
         """Find the message records of a buffer; learn its schemas and channels if asked."""
         found = _Found()
         content = buffer.tobytes()
+        end = 0
         for op, at, size in _records(content):
+            end = at + size
             if op == _MESSAGE and size >= _FIXED:
                 channel = int.from_bytes(content[at : at + 2], "little")
                 found.starts.setdefault(channel, []).append(at - _HEAD.size)
@@ -251,6 +253,8 @@ class Mcap(Storage):
                     self._learn(op, content[at : at + size])
                 except _BROKEN as error:
                     self.losses.add(f"a record that describes a channel is damaged: {error}")
+        if end < len(content):
+            self.losses.add(f"{len(content) - end} bytes of a chunk are no whole records")
         return found
 
     def _learn(self, op: int, content: bytes) -> None:

@@ -228,7 +228,9 @@ class Ros1Bag(Storage):
     def _walk(self, content: bytes, learn: bool) -> "dict[int, list[tuple[int, int, int]]]":
         """Find the messages (start, size, stamp [ns]) of a chunk by connection."""
         found: dict[int, list[tuple[int, int, int]]] = {}
+        end = 0
         for header, at, size in _records(content):
+            end = at + size
             op = header.get(b"op", b"\xff")[0]
             try:
                 if op == _MESSAGE:
@@ -238,6 +240,8 @@ class Ros1Bag(Storage):
                     self._learn(header, content[at : at + size])
             except _BROKEN as error:
                 self.losses.add(f"a record in a chunk is damaged: {error}")
+        if end < len(content):
+            self.losses.add(f"{len(content) - end} bytes of a chunk are no whole records")
         return found
 
     def _learn(self, header: Header, data: bytes) -> None:
