@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# a machine under load pauses a test for longer than any deadline that would mean something
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 # a domain of its own for each test run, so that two runs on one machine do not meet

@@ -1,7 +1,6 @@
 """The batch path equals rosbags' deserialisation, on message definitions drawn at random."""
 
 from collections.abc import Iterator
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from rosbags.typesys.store import Typestore
 NUMBERS = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 NUMBERS += ("float32", "float64")
 TOP = "fuzz/msg/T0"
+TF = "tf2_msgs/msg/TFMessage"
 
 
 @st.composite
@@ -64,16 +64,26 @@ def numbers(name: str, count: int, content: np.random.Generator) -> np.ndarray:
     return raw.view(dtype)
 
 
-def paths(store: Typestore, type_name: str, prefix: str = "") -> Iterator[str]:
-    """Every field that is a number or an array of numbers, outside of arrays of structures."""
+def paths(store: Typestore, type_name: str, texts: bool = False, prefix: str = "") -> Iterator[str]:
+    """Every field that is a number or an array of numbers; or a string or an array of strings."""
     for name, (tag, what) in store.fielddefs[type_name][1]:
-        if tag == Nodetype.NAME:
-            yield from paths(store, what, f"{prefix}{name}.")
-        elif tag == Nodetype.BASE:
-            if what[0] != "string":
-                yield prefix + name
-        elif what[0][0] == Nodetype.BASE and what[0][1][0] != "string":
+        inner = what[0] if tag in (Nodetype.ARRAY, Nodetype.SEQUENCE) else (tag, what)
+        if inner[0] == Nodetype.NAME:
+            entries = "" if tag == Nodetype.NAME else "[]"
+            yield from paths(store, inner[1], texts, f"{prefix}{name}{entries}.")
+        elif (inner[1][0] == "string") is texts:
             yield prefix + name
+
+
+def follow(message: Any, path: str, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a path in a message, each with its key."""
+    name, _, rest = path.partition(".")
+    value = getattr(message, name.removesuffix("[]"))
+    key = f"{key}.{name}" if key else name
+    entries = enumerate(value) if name.endswith("[]") else [(None, value)]
+    for index, entry in entries:
+        here = key if index is None else f"{key.removesuffix('[]')}[{index}]"
+        yield from follow(entry, rest, here) if rest else [(here, entry)]
 
 
 WIRES = ("little", "big", "ros1")
@@ -92,8 +102,8 @@ def fuzz_store(text: str) -> Typestore:
 
 
 @settings(max_examples=300, deadline=None)
-@given(definitions(), st.sampled_from(WIRES), st.integers(0, 2**32 - 1))
-def test_columns_equal_rosbags(text: str, wire: str, seed: int) -> None:
+@given(definitions(), st.sampled_from(WIRES), st.integers(0, 2**32 - 1), st.booleans())
+def test_columns_equal_rosbags(text: str, wire: str, seed: int, guarded: bool) -> None:
     store = fuzz_store(text)
     content = np.random.default_rng(seed)
     shapes = [seed, seed, seed + 1, seed, seed + 2]  # the first shape thrice, and others between
@@ -103,21 +113,28 @@ def test_columns_equal_rosbags(text: str, wire: str, seed: int) -> None:
     ]
     decode = store.deserialize_ros1 if wire == "ros1" else store.deserialize_cdr
     wanted = list(paths(store, TOP))
-    plan = FieldPlan(TOP, wanted, (), store, wire != "ros1")
+    same = list(paths(store, TOP, texts=True)) if guarded else []
+    plan = FieldPlan(TOP, wanted, same, store, wire != "ros1")
     buffer = np.frombuffer(b"\xaa" * 3 + b"".join(raws) + b"\xaa" * 3, np.uint8)
     starts = np.cumsum([3, *map(len, raws[:-1])])
     layout = plan.layout(np.frombuffer(raws[0], np.uint8))
-    same = np.flatnonzero([len(raw) == len(raws[0]) for raw in raws])
-    rows = same[layout.matches(buffer, starts[same])]
-    assert {0, 1, 3} <= set(rows.tolist())
+    rows = np.flatnonzero([len(raw) == len(raws[0]) for raw in raws])
+    rows = rows[layout.matches(buffer, starts[rows])]
+    assert 0 in rows
+    assert guarded or {0, 1, 3} <= set(rows.tolist())
     columns = layout.columns(buffer, starts[rows])
-    assert set(columns) == set(wanted)
     for index, row in enumerate(rows):
         message = decode(raws[row], TOP)
-        for path in wanted:
+        expected = {key: value for path in wanted for key, value in follow(message, path)}
+        assert set(columns) == set(expected)
+        for key, value in expected.items():
             with np.errstate(invalid="ignore"):
-                expected = np.asarray(attrgetter(path)(message), dtype=np.float64).ravel()
-            np.testing.assert_array_equal(columns[path][index], expected, err_msg=path)
+                numbers_ = np.asarray(value, dtype=np.float64).ravel()
+            np.testing.assert_array_equal(columns[key][index], numbers_, err_msg=key)
+        for path in same:
+            found = [value for _, value in follow(message, path)]
+            flat = [t for value in found for t in ([value] if isinstance(value, str) else value)]
+            assert layout.texts[path] == flat
 
 
 @settings(max_examples=300, deadline=None)
@@ -131,7 +148,8 @@ def test_damaged_bytes_are_refused_or_read_inside_their_bounds(
     for _ in range(data.draw(st.integers(0, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(raw[: data.draw(st.integers(0, len(raw)))])
-    plan = FieldPlan(TOP, paths(store, TOP), (), store, wire != "ros1")
+    texts = list(paths(store, TOP, texts=True))
+    plan = FieldPlan(TOP, paths(store, TOP), texts, store, wire != "ros1")
     buffer = np.frombuffer(cut, np.uint8)
     try:
         layout = plan.layout(buffer)
@@ -162,6 +180,34 @@ def test_content_that_decides_is_guarded() -> None:
         plan = FieldPlan("sensor_msgs/msg/JointState", ("position",), same, store, True)
         layout = plan.layout(np.frombuffer(raws[0], np.uint8))
         assert layout.matches(buffer, starts).tolist() == expected
+
+
+def test_entries_of_an_array_of_structures_are_columns() -> None:
+    """A TF message of two transforms: a slot for each, and the frames that they are between."""
+    store = get_typestore(Stores.ROS2_KILTED)
+    kinds, stamp = store.types, store.types["builtin_interfaces/msg/Time"](1, 2)
+
+    def transform(parent: str, child: str, x: float) -> object:
+        return kinds["geometry_msgs/msg/TransformStamped"](
+            kinds["std_msgs/msg/Header"](stamp, parent),
+            child,
+            kinds["geometry_msgs/msg/Transform"](
+                kinds["geometry_msgs/msg/Vector3"](x, 0.0, 0.0),
+                kinds["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0),
+            ),
+        )
+
+    message = kinds[TF]([transform("map", "odom", 1.0), transform("odom", "base", 2.0)])
+    raw = np.frombuffer(bytes(store.serialize_cdr(message, TF)), np.uint8)
+    path = "transforms[].transform.translation.x"
+    same = ("transforms[].header.frame_id", "transforms[].child_frame_id")
+    layout = FieldPlan(TF, (path,), same, store, True).layout(raw)
+    columns = layout.columns(raw, np.zeros(1, np.int64))
+    assert {key: value.tolist() for key, value in columns.items()} == {
+        "transforms[0].transform.translation.x": [[1.0]],
+        "transforms[1].transform.translation.x": [[2.0]],
+    }
+    assert layout.texts == {same[0]: ["map", "odom"], same[1]: ["odom", "base"]}
 
 
 def test_bytes_after_the_end_are_refused() -> None:

@@ -4,9 +4,11 @@ from bisect import bisect_right, insort_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from offrl_contract.sampling import Floats
+from offrl_contract.series import Floats
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -19,17 +21,19 @@ class Payload:
     """Why it could not be decoded."""
     values: dict[str, Floats] = field(default_factory=dict)
     """By term."""
+    frame: str = ""
+    """The frame that its header names."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Generic[T]):
     """A message on one clock."""
 
     stamp: int
     """[ns]"""
     received: int
     """[ns]"""
-    payload: Payload
+    payload: T
 
     @property
     def known(self) -> int:
@@ -40,13 +44,13 @@ class Entry:
 _known = attrgetter("known")
 
 
-class Buffer:
+class Buffer(Generic[T]):
     """Messages of one topic on one clock, in the order in which they became known."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[Entry[T]] = []
 
-    def push(self, entry: Entry, window: int) -> None:
+    def push(self, entry: Entry[T], window: int) -> None:
         """Insert a message and forget those that no tick within `window` [ns] can ask for."""
         insort_right(self.entries, entry, key=_known)
         begin = self.entries[-1].known - window
@@ -55,7 +59,7 @@ class Buffer:
             held = self.newest(begin)
             self.entries[:old] = [held] if held else []
 
-    def newest(self, tick: int) -> Entry | None:
+    def newest(self, tick: int) -> Entry[T] | None:
         """Return the message that holds at a tick [ns]."""
         count = bisect_right(self.entries, tick, key=_known)
         if not count:
@@ -65,7 +69,7 @@ class Buffer:
             return last
         return max(reversed(self.entries[:count]), key=lambda entry: entry.stamp)
 
-    def needed(self, ticks: Iterable[int]) -> list[Entry]:
+    def needed(self, ticks: Iterable[int]) -> list[Entry[T]]:
         """Return the messages that causal sampling at these ticks picks, in order of stamps."""
         found = {id(entry): entry for entry in map(self.newest, ticks) if entry}
         return sorted(found.values(), key=lambda entry: (entry.stamp, entry.known))

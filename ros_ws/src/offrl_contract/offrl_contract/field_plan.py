@@ -4,9 +4,12 @@ Where every string and sequence has the same length in two messages, every field
 offset. A plan walks one message, the template, and notes the offsets of the wanted fields and the
 length words that it met. Messages of the same size whose length words are the template's are sliced
 together; the words are compared, never assumed.
+
+A path may lead through arrays of structures: `transforms[].transform.translation.x` names one field
+in each entry, and its slots are `transforms[0].transform.translation.x` and so on.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,9 +49,16 @@ class Slot:
 class Layout:
     """Where things are in messages like the template."""
 
-    def __init__(self, slots: Mapping[str, Slot], guards: list[tuple[int, bytes]]) -> None:
+    def __init__(
+        self,
+        slots: Mapping[str, Slot],
+        guards: list[tuple[int, bytes]],
+        texts: Mapping[str, Sequence[str]],
+    ) -> None:
         """Take where the wanted fields are, and what a message must share with the template."""
         self.slots = slots
+        self.texts = texts
+        """Strings that all these messages share, by path as asked for, in order."""
         self._guard_at = _positions((at, len(content)) for at, content in guards)
         self._guard = np.frombuffer(b"".join(content for _, content in guards), np.uint8)
         narrow = [slot for slot in slots.values() if slot.width <= _NARROW]
@@ -108,7 +118,7 @@ class FieldPlan:
         store: Typestore,
         cdr: bool,
     ) -> None:
-        """Plan for number fields `wanted`; the content of `same` has to be the template's."""
+        """Plan for number fields `wanted`; the strings of `same` have to be the template's."""
         self._type = type_name
         self._wanted = frozenset(wanted)
         self._same = frozenset(same)
@@ -121,12 +131,12 @@ class FieldPlan:
             raise UnplannableError(f"has {len(message)} bytes")
         walk = _Walk(message, self._cdr, self._wanted, self._same, self._store)
         try:
-            walk.structure(self._type, "")
+            walk.structure(self._type, "", "")
         except (IndexError, ValueError) as error:
             raise UnplannableError(str(error)) from error
         if len(message) - walk.position > _PADDING * self._cdr:
             raise UnplannableError(f"ends at byte {walk.position} of {len(message)}")
-        return Layout(walk.slots, walk.guards)
+        return Layout(walk.slots, walk.guards, walk.texts)
 
 
 class _Walk:
@@ -151,53 +161,60 @@ class _Walk:
         self.position = self._base
         self.slots: dict[str, Slot] = {}
         self.guards: list[tuple[int, bytes]] = []
+        self.texts: dict[str, list[str]] = {path: [] for path in same}
         if cdr:
             self._guard(0, 2)
 
-    def structure(self, type_name: str, path: str) -> None:
-        """Walk the fields of a structure."""
+    def structure(self, type_name: str, path: str, key: str) -> None:
+        """Walk the fields of a structure: `path` as it is asked for, `key` with the entries."""
         for name, kind in self._definitions[type_name][1]:
-            self._field(kind, f"{path}.{name}" if path else name)
+            self._field(kind, f"{path}.{name}" if path else name, f"{key}.{name}" if key else name)
 
-    def _field(self, kind: Any, path: str) -> None:
-        begin = self.position
+    def _field(self, kind: Any, path: str, key: str) -> None:
         tag, what = kind
         if tag == Nodetype.NAME:
-            self.structure(what, path)
+            self.structure(what, path, key)
         elif tag == Nodetype.BASE:
-            self._one(what[0], path)
+            self._one(what[0], path, key)
         else:
             inner, length = what
-            self._many(inner, length if tag == Nodetype.ARRAY else self._length_word(), path)
-        if path in self._same:
-            self._guard(begin, self.position)
+            count = length if tag == Nodetype.ARRAY else self._length_word()
+            self._many(inner, count, path, key)
 
-    def _one(self, name: str, path: str) -> None:
+    def _one(self, name: str, path: str, key: str) -> None:
         if name == "string":
-            self._skip(self._length_word())
+            self._string(path)
         else:
-            self._numbers(name, 1, path)
+            self._numbers(name, 1, path, key)
 
-    def _many(self, inner: Any, count: int, path: str) -> None:
+    def _many(self, inner: Any, count: int, path: str, key: str) -> None:
         tag, what = inner
         if tag == Nodetype.BASE and what[0] != "string":
-            self._numbers(what[0], count, path)
+            self._numbers(what[0], count, path, key)
             return
         if count > _LONGEST_WALK:
             raise ValueError(f"{path} has {count} entries")
-        for _ in range(count):
+        for index in range(count):
             if tag == Nodetype.BASE:
-                self._skip(self._length_word())
+                self._string(path)
             else:
-                self.structure(what, f"{path}[]")
+                self.structure(what, f"{path}[]", f"{key}[{index}]")
 
-    def _numbers(self, name: str, count: int, path: str) -> None:
+    def _string(self, path: str) -> None:
+        length = self._length_word()
+        begin = self.position
+        self._skip(length)
+        if path in self._same:
+            end = self.position - (self._cdr and length > 0)  # CDR counts the closing zero
+            self.texts[path].append(self._guard(begin, end).decode())
+
+    def _numbers(self, name: str, count: int, path: str, key: str) -> None:
         kind = "uint8" if name in ("bool", "byte", "char") else name
         dtype = np.dtype(f"{self._order}{np.dtype(kind).str[1:]}")
         if count:
             self._align(dtype.itemsize)
         if path in self._wanted:
-            self.slots[path] = Slot(self.position, count, dtype)
+            self.slots[key] = Slot(self.position, count, dtype)
         self._skip(count * dtype.itemsize)
 
     def _length_word(self) -> int:

@@ -13,17 +13,29 @@ from rosbags.typesys.store import Typestore
 
 from offrl_contract.buffers import Buffer, Entry, Payload
 from offrl_contract.errors import InputError
+from offrl_contract.frames import NO_TREE, Tree
 from offrl_contract.reader import MalformedMessageError, Message, MessageReader, TermReader
-from offrl_contract.robot import CLOCKS, ActionTerm, Clock, ObservationTerm, Robot, Signal
+from offrl_contract.robot import (
+    CLOCKS,
+    TRANSFORM_TOPICS,
+    ActionTerm,
+    Clock,
+    ObservationTerm,
+    Robot,
+    Signal,
+    Term,
+)
 from offrl_contract.sampling import (
     Fault,
     Sample,
     Series,
+    nanoseconds,
     observation_vector,
     sample_actions,
     sample_observation,
     sample_term,
 )
+from offrl_contract.tf import LiveTransforms
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,8 @@ class Live:
             topic: MessageReader(type_name, store)
             for topic, type_name in robot.topics(signals).items()
         }
+        framed = any(map(self._frame, self._terms))
+        self._transforms = LiveTransforms(store) if framed else None
         self._keys = {name: self._key(term) for name, term in self._terms.items()}
         self._check_headers()
         longest = max((term.history for term in robot.observation), default=1)
@@ -69,8 +83,10 @@ class Live:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, as after a jump of the clock."""
-        self._buffers: dict[tuple[str, Clock], Buffer] = {
+        """Forget everything but static transforms, as after a jump of the clock."""
+        if self._transforms:
+            self._transforms.reset()
+        self._buffers: dict[tuple[str, Clock], Buffer[Payload]] = {
             key: Buffer() for key in self._keys.values()
         }
 
@@ -89,8 +105,12 @@ class Live:
         """Take a message, as CDR bytes or deserialised, received at `stamp` [ns].
 
         `published` [ns] is when it was sent: at once, where it is not given. Raises
-        MalformedMessageError where a header clock is asked for and the bytes are too short.
+        MalformedMessageError where a header clock is asked for and the bytes are too short, and for
+        a message of /tf or /tf_static that cannot be decoded.
         """
+        if self._transforms and topic in TRANSFORM_TOPICS:
+            message = self._message(topic, content)
+            self._transforms.push(topic, stamp, message, self._window)
         payload = Payload(content)
         for clock in CLOCKS:
             buffer = self._buffers.get((topic, clock))
@@ -107,7 +127,7 @@ class Live:
         """Return the observation at a tick [ns]."""
         ticks = np.array([tick], dtype=np.int64)
         series = {name: self._series(name, tick) for name in self._terms}
-        terms = sample_observation(self.robot, series, ticks)
+        terms = sample_observation(self.robot, series, ticks, self._tree(tick))
         faults = tuple(
             self._fault(name, each, tick) for name, each in terms.items() if each.faults[0]
         )
@@ -121,9 +141,10 @@ class Live:
     def signals(self, tick: int) -> dict[str, Sample]:
         """Return each signal at a tick [ns]."""
         ticks = np.array([tick], dtype=np.int64)
+        tree = self._tree(tick)
         return {
             term.name: sample_term(
-                self.robot, term, {term.name: self._series(term.name, tick)}, ticks
+                self.robot, term, {term.name: self._series(term.name, tick)}, ticks, tree
             )
             for term in self.robot.signals
         }
@@ -146,40 +167,67 @@ class Live:
             return self._messages[topic].header_stamp(content)
         return int(content.header.stamp.sec) * 10**9 + int(content.header.stamp.nanosec)
 
+    def _message(self, topic: str, content: bytes | Message) -> Message:
+        raw = isinstance(content, (bytes, memoryview))
+        return self._messages[topic].read(content) if raw else content
+
+    def _steps(self, tick: int) -> list[int]:
+        """Return the ticks that a term's history can look back to [ns]."""
+        back = range(self._window // self.robot.period)
+        return [tick - step * self.robot.period for step in back]
+
+    def _tree(self, tick: int) -> Tree:
+        return self._transforms.tree(self._steps(tick)) if self._transforms else NO_TREE
+
     def _series(self, name: str, tick: int) -> Series:
         """Decode just the samples of a term that the tick, with its history, can pick."""
-        term = self._terms[name]
         topic, clock = self._keys[name]
-        back = range(self._window // self.robot.period)
-        chosen = self._buffers[topic, clock].needed(
-            tick - step * self.robot.period for step in back
-        )
-        values = np.full((len(chosen), term.parts), np.nan)
+        chosen = self._buffers[topic, clock].needed(self._steps(tick))
+        values = np.full((len(chosen), self._readers[name].width), np.nan)
         for row, entry in enumerate(chosen):
-            values[row] = self._decode(name, topic, entry.payload, term.parts)
+            values[row] = self._decode(name, topic, entry.payload)
         stamps = np.array([entry.stamp for entry in chosen], dtype=np.int64)
         received = np.array([entry.received for entry in chosen], dtype=np.int64)
-        return Series(stamps, values, None if clock == "receive" else received)
+        frames = np.array([entry.payload.frame for entry in chosen], np.str_)
+        return Series(stamps, values, None if clock == "receive" else received, frames)
 
-    def _decode(self, name: str, topic: str, payload: Payload, parts: int) -> NDArray[np.float64]:
+    def _decode(self, name: str, topic: str, payload: Payload) -> NDArray[np.float64]:
+        reader = self._readers[name]
         if name not in payload.values:
             try:
-                if isinstance(payload.content, (bytes, memoryview)):
-                    payload.content = self._messages[topic].read(payload.content)
-                payload.values[name] = self._readers[name].values(payload.content)
+                payload.content = self._message(topic, payload.content)
+                payload.values[name] = reader.values(payload.content)
+                payload.frame = reader.frame_id(reader.texts(payload.content))
             except MalformedMessageError as error:
                 payload.problem = str(error)
-                payload.values[name] = np.full(parts, np.nan)
+                payload.values[name] = np.full(reader.width, np.nan)
         return payload.values[name]
 
     def _fault(self, name: str, at_tick: Sample, tick: int) -> TermFault:
         """Put a fault into words."""
         kind = Fault(at_tick.faults[0])
+        pose = self._usable_pose(name, tick)  # where there is one, a transform is at fault
         if kind == Fault.MISSING:
-            return TermFault(name, kind, f"{name}: no message yet")
+            frames = f"from '{pose.payload.frame}' to '{self._frame(name)}'" if pose else ""
+            what = f"transform {frames}" if pose else "message"
+            return TermFault(name, kind, f"{name}: no {what} yet")
         if kind == Fault.STALE:
-            return TermFault(name, kind, f"{name}: {at_tick.ages[0] / 1e9:.2f} s old")
+            what = f"{name}: transform" if pose else f"{name}:"
+            return TermFault(name, kind, f"{what} {at_tick.ages[0] / 1e9:.2f} s old")
         held = self._buffers[self._keys[name]].newest(tick) if name in self._keys else None
         problem = held.payload.problem if held else ""
         bad = np.flatnonzero(~np.isfinite(at_tick.values[0]))
         return TermFault(name, kind, problem or f"{name}_{bad[0]}: not finite")
+
+    def _usable_pose(self, name: str, tick: int) -> Entry[Payload] | None:
+        """Return the message of a term with `frame`, unless it is too old itself."""
+        term = self._terms.get(name)
+        if not isinstance(term, Term) or not self._frame(name):
+            return None
+        held = self._buffers[self._keys[name]].newest(tick)
+        return held if held and tick - held.stamp <= nanoseconds(term.max_age) else None
+
+    def _frame(self, name: str) -> str:
+        """Return the frame in which a term is expressed; "" for most terms."""
+        term = self._terms.get(name)
+        return term.frame if isinstance(term, Term) else ""

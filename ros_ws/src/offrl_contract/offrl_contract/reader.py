@@ -18,6 +18,7 @@ from rosbags.typesys.store import Typestore
 from offrl_contract.counts import ValueCounts
 from offrl_contract.definitions import require_type
 from offrl_contract.errors import InputError, nearest
+from offrl_contract.frames import POSE_PARTS, clean
 from offrl_contract.robot import ActionTerm, Term
 from offrl_contract.transforms import clipped, reduced
 
@@ -28,13 +29,25 @@ Message = Any
 
 _HEADER = "std_msgs/msg/Header"
 _QUATERNION = "geometry_msgs/msg/Quaternion"
+_POSE = "geometry_msgs/msg/Pose"
 _LASER_SCAN = "sensor_msgs/msg/LaserScan"
 _NAMES = "name"
+_FRAME_ID = "header.frame_id"
 _QUATERNION_PARTS = ("x", "y", "z", "w")
+_POSE_PARTS = (
+    *(f"position.{part}" for part in "xyz"),
+    *(f"orientation.{part}" for part in _QUATERNION_PARTS),
+)
 
 
 class MalformedMessageError(ValueError):
     """A message that cannot be decoded, or whose arrays are not as the robot file says."""
+
+
+def has_header(store: Typestore, type_name: str) -> bool:
+    """Whether messages of a type begin with a std_msgs/Header."""
+    first = store.fielddefs[type_name][1][:1]
+    return bool(first) and first[0][1] == (Nodetype.NAME, _HEADER)
 
 
 class MessageReader:
@@ -47,8 +60,7 @@ class MessageReader:
         self._decode: Callable[[bytes | memoryview, str], Message] = (
             store.deserialize_cdr if wire == "cdr" else store.deserialize_ros1
         )
-        first = store.fielddefs[type_name][1][:1]
-        self.has_header = bool(first) and first[0][1] == (Nodetype.NAME, _HEADER)
+        self.has_header = has_header(store, type_name)
 
     def read(self, raw: bytes | memoryview) -> Message:
         """Deserialise one message. Raises MalformedMessageError."""
@@ -80,23 +92,29 @@ class TermReader:
         for path in term.field:
             kind = _resolve(store, term.type, path, where)
             _check_kind(kind, term, path, where)
+        self.framed = isinstance(term, Term) and bool(term.frame)
+        """Whether its values are poses in a frame that each message names."""
+        if self.framed and not has_header(store, term.type):
+            raise InputError(f"{where}: frame needs a header, {term.type} begins with none")
+        self.width = POSE_PARTS if self.framed else term.parts
+        """Numbers per message: `parts` of the term, or the raw pose where it has a `frame`."""
         self._laser = term.type == _LASER_SCAN and term.field == ("ranges",)
         self._selects = isinstance(term, Term) and bool(term.select)
         self.paths = self._paths()
         """Fields to read of each message, each a number or an array of numbers."""
-        self.same = (_NAMES,) if self._selects else ()
+        self.same = (_NAMES,) if self._selects else (_FRAME_ID,) if self.framed else ()
         """Text fields that decide where the values are."""
         self._getters = {path: attrgetter(path) for path in self.paths}
 
     def values(self, message: Message) -> Array:
-        """Return the term's values (parts,) of one message. Raises MalformedMessageError."""
+        """Return the term's values (width,) of one message. Raises MalformedMessageError."""
         values: Array = self.read_message(message)[0][0]
         return values
 
     def read(
         self, columns: Mapping[str, Array], texts: Mapping[str, Sequence[str]]
     ) -> tuple[Array, ValueCounts]:
-        """Return values (T, parts) of T messages, and what was found in them.
+        """Return values (T, width) of T messages, and what was found in them.
 
         `columns` (T, count) by path hold the fields `paths`, `texts` the strings of the fields
         `same`, which the messages share. Raises MalformedMessageError.
@@ -107,8 +125,18 @@ class TermReader:
         return self._clipped(values), self._counts(seen, values, outside)
 
     def read_message(self, message: Message) -> tuple[Array, ValueCounts]:
-        """Return values (1, parts) of one message as `read` does. Raises MalformedMessageError."""
-        return self.read(self._columns(message), self._texts(message))
+        """Return values (1, width) of one message as `read` does. Raises MalformedMessageError."""
+        return self.read(self._columns(message), self.texts(message))
+
+    def frame_id(self, texts: Mapping[str, Sequence[str]]) -> str:
+        """Return the frame in which the poses are given; "" for a term without `frame`."""
+        return clean(texts[_FRAME_ID][0]) if self.framed else ""
+
+    def texts(self, message: Message) -> dict[str, Sequence[str]]:
+        """Return the strings of the fields `same` of one message."""
+        if self.framed:
+            return {_FRAME_ID: [message.header.frame_id]}
+        return {_NAMES: message.name} if self._selects else {}
 
     def _fields(self, columns: Mapping[str, Array], names: Sequence[str]) -> Array:
         """Return the fields (T, fields, n) out of columns (T, count) by path.
@@ -120,6 +148,8 @@ class TermReader:
         if isinstance(term, Term) and term.yaw:
             parts = np.stack([columns[path] for path in self.paths], axis=1)  # (T, 4 fields, 1)
             return parts.reshape(len(parts), -1, len(_QUATERNION_PARTS))
+        if self.framed:
+            return np.stack([columns[path] for path in self.paths], axis=1)
         fields = [columns[path] for path in term.field]
         if isinstance(term, Term):
             self._check_lengths(term, fields, names)
@@ -150,7 +180,9 @@ class TermReader:
             raise MalformedMessageError(f"{self.term.name}: {error}") from error
 
     def _clipped(self, values: Array) -> Array:
-        return values if isinstance(self.term, ActionTerm) else clipped(self.term, values)
+        if isinstance(self.term, ActionTerm) or self.framed:
+            return values
+        return clipped(self.term, values)
 
     def _counts(self, seen: Array, values: Array, outside: int) -> ValueCounts:
         term = self.term
@@ -158,7 +190,7 @@ class TermReader:
         bad = finite.size - int(np.count_nonzero(finite))
         nan = int(np.count_nonzero(np.isnan(seen))) if bad else 0
         beyond = 0
-        if isinstance(term, Term) and term.clip:
+        if isinstance(term, Term) and term.clip and not self.framed:
             low, high = term.clip
             past = (values < low) | (values > high)
             beyond = int(np.count_nonzero(past & np.isfinite(values)))
@@ -172,13 +204,12 @@ class TermReader:
             for path, getter in self._getters.items()
         }
 
-    def _texts(self, message: Message) -> dict[str, Sequence[str]]:
-        return {_NAMES: message.name} if self._selects else {}
-
     def _paths(self) -> tuple[str, ...]:
         term = self.term
         if isinstance(term, Term) and term.yaw:
             return tuple(f"{path}.{part}" for path in term.field for part in _QUATERNION_PARTS)
+        if self.framed:
+            return tuple(f"{term.field[0]}.{part}" for part in _POSE_PARTS)
         return (*term.field, "range_min", "range_max") if self._laser else term.field
 
     def _check_lengths(self, term: Term, fields: list[Array], names: Sequence[str]) -> None:
@@ -223,6 +254,9 @@ def _check_kind(kind: Any, term: Term | ActionTerm, path: str, where: str) -> No
     if isinstance(term, Term) and term.yaw:
         if kind != (Nodetype.NAME, _QUATERNION):
             raise InputError(f"{where}: yaw needs a quaternion, '{path}' is none")
+    elif isinstance(term, Term) and term.frame:
+        if kind != (Nodetype.NAME, _POSE):
+            raise InputError(f"{where}: frame needs a geometry_msgs/msg/Pose, '{path}' is none")
     elif isinstance(term, Term) and (term.select or term.size or term.bins):
         if not numbers:
             raise InputError(f"{where}: '{path}' is not an array of numbers")

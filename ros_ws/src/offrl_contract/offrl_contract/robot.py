@@ -25,6 +25,9 @@ from offrl_contract.terms import (
     Term,
 )
 
+TRANSFORM_TOPICS = ("/tf", "/tf_static")
+TRANSFORM_TYPE = "tf2_msgs/msg/TFMessage"
+
 __all__ = [
     "CLOCKS",
     "ActionTerm",
@@ -251,7 +254,10 @@ class Robot(Spec):
         yield from self.signals
 
     def topics(self, signals: bool = True) -> dict[str, str]:
-        """Return message type by topic, over observation, action and (if asked) signals."""
+        """Return message type by topic: of observation and action, of signals if asked, /tf.
+
+        Raises InputError where one topic has two types.
+        """
         terms = [term for term in self.read_terms() if signals or not isinstance(term, Signal)]
         found: dict[str, str] = {}
         for term in (*terms, *self.action):
@@ -260,7 +266,17 @@ class Robot(Spec):
                     f"robot '{self.robot}': topic {term.topic} has two types, "
                     f"{found[term.topic]} and {term.type}"
                 )
+        if any(term.frame for term in terms):
+            found |= dict.fromkeys(TRANSFORM_TOPICS, TRANSFORM_TYPE)
         return found
+
+    def required_topics(self, signals: bool = True) -> dict[str, str]:
+        """Return those of `topics` without which a log is of no use.
+
+        Of /tf and /tf_static, a log may lack either.
+        """
+        found = self.topics(signals).items()
+        return {topic: kind for topic, kind in found if topic not in TRANSFORM_TOPICS}
 
     def to_yaml(self) -> str:
         """Return the canonical text: defaults left out, so that it names each choice once."""

@@ -7,88 +7,34 @@ t_{k+1}, held at most `hold`. Of samples with one stamp, the last to arrive coun
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offrl_contract.frames import NO_TREE, Tree, sample_pose
 from offrl_contract.robot import ActionTerm, ObservationTerm, Robot, Signal
+from offrl_contract.series import (
+    Fault,
+    Floats,
+    Sample,
+    Series,
+    Times,
+    nanoseconds,
+    newest,
+    sample,
+)
+from offrl_contract.transforms import clipped
 
-Floats = NDArray[np.float64]
-Times = NDArray[np.int64]
-Faults = NDArray[np.uint8]
-
-
-_LARGEST = float(np.finfo(np.float32).max)
-
-
-class Fault(IntEnum):
-    """Why a term is not usable at a tick."""
-
-    NONE = 0
-    MISSING = 1
-    """No sample yet."""
-    STALE = 2
-    """The newest sample is older than max_age."""
-    NOT_FINITE = 3
-    """NaN, inf or beyond single precision, or a message that could not be decoded."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """Samples of one term, in order of time."""
-
-    stamps: Times
-    """(n,) [ns], not decreasing."""
-    values: Floats
-    """(n, d); NaN rows where a message was malformed."""
-    received: Times | None = None
-    """(n,) [ns] when each arrived, where the stamps are of another clock: not known before."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One term at T ticks."""
-
-    values: Floats
-    """(T, w)."""
-    faults: Faults
-    """(T,) Fault codes."""
-    ages: Times
-    """(T,) [ns] of the newest sample used; -1 where there is none."""
-
-
-def nanoseconds(seconds: float) -> int:
-    """Return a duration in whole nanoseconds."""
-    return round(seconds * 1e9)
-
-
-def newest(series: Series, ticks: Times) -> Times:
-    """Return the index (T,) of the sample that holds at each tick; -1 where there is none."""
-    if series.received is None:
-        return np.searchsorted(series.stamps, ticks, side="right") - 1
-    known = np.maximum(series.stamps, series.received)
-    order = np.argsort(known, kind="stable")
-    latest = np.concatenate([[-1], np.maximum.accumulate(order)])  # of all that are known so far
-    index: Times = latest[np.searchsorted(known[order], ticks, side="right")]
-    return index
-
-
-def sample(series: Series, ticks: Times, max_age: int) -> Sample:
-    """Hold a series causally at ticks (T,) [ns]; samples older than max_age [ns] are stale."""
-    if not len(series.stamps):
-        empty = np.full((len(ticks), series.values.shape[1]), np.nan)
-        return Sample(empty, np.full(len(ticks), Fault.MISSING, np.uint8), np.full(len(ticks), -1))
-    index = newest(series, ticks)
-    missing = index < 0
-    values = series.values[index]
-    ages = np.where(missing, -1, ticks - series.stamps[index])
-    faults = np.zeros(len(ticks), np.uint8)
-    faults[~(np.abs(values) <= _LARGEST).all(axis=1)] = Fault.NOT_FINITE
-    faults[ages > max_age] = Fault.STALE
-    faults[missing] = Fault.MISSING
-    return Sample(values, faults, ages)
+__all__ = [
+    "Fault",
+    "Floats",
+    "Sample",
+    "Series",
+    "Times",
+    "nanoseconds",
+    "sample",
+]
 
 
 def sample_actions(robot: Robot, series: Mapping[str, Series], ticks: Times) -> Sample:
@@ -101,22 +47,39 @@ def sample_actions(robot: Robot, series: Mapping[str, Series], ticks: Times) -> 
 
 
 def sample_term(
-    robot: Robot, term: ObservationTerm | Signal, series: Mapping[str, Series], ticks: Times
+    robot: Robot,
+    term: ObservationTerm | Signal,
+    series: Mapping[str, Series],
+    ticks: Times,
+    tree: Tree = NO_TREE,
 ) -> Sample:
-    """Return one term (T, w) with its history, the oldest first."""
+    """Return one term (T, w) with its history, the oldest first.
+
+    `tree` holds the transforms by child frame, for a term with `frame`.
+    """
     history = term.history if isinstance(term, ObservationTerm) else 1
     steps = [ticks - back * robot.period for back in reversed(range(history))]
     if isinstance(term, ObservationTerm) and term.source == "action":
         return _join([sample_actions(robot, series, at) for at in steps])
+    if term.frame:
+        return _join([_sample_in_frame(term, series[term.name], at, tree) for at in steps])
     age = nanoseconds(term.max_age)
     return _join([sample(series[term.name], at, age) for at in steps])
 
 
+def _sample_in_frame(
+    term: ObservationTerm | Signal, series: Series, ticks: Times, tree: Tree
+) -> Sample:
+    ages = nanoseconds(term.max_age), nanoseconds(term.frame_max_age)
+    found = sample_pose(series, ticks, term.frame, tree, *ages)
+    return replace(found, values=clipped(term, found.values))
+
+
 def sample_observation(
-    robot: Robot, series: Mapping[str, Series], ticks: Times
+    robot: Robot, series: Mapping[str, Series], ticks: Times, tree: Tree = NO_TREE
 ) -> dict[str, Sample]:
     """Return every observation term at the ticks, in the order of the vector."""
-    return {term.name: sample_term(robot, term, series, ticks) for term in robot.observation}
+    return {term.name: sample_term(robot, term, series, ticks, tree) for term in robot.observation}
 
 
 def observation_vector(samples: Mapping[str, Sample]) -> NDArray[np.float32]:

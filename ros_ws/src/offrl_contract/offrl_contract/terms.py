@@ -60,6 +60,10 @@ class Term(Spec):
     """The field is a quaternion: turn it into the heading about z [rad]."""
     wrap: bool = False
     """Wrap angles into [-pi, pi)."""
+    frame: str = ""
+    """Express the field, a Pose of a stamped message, in this frame: x, y [m] and yaw [rad]."""
+    frame_max_age: PositiveFloat = 0.5
+    """Oldest acceptable transform of /tf on the way to `frame` [s]; /tf_static never ages."""
     clip: Interval | None = None
     """Limit values to [low, high] in the unit of the field; inf becomes high."""
     max_age: PositiveFloat = 0.5
@@ -72,14 +76,18 @@ class Term(Spec):
         _check_name(self.name)
         if self.clip and self.clip[0] >= self.clip[1]:
             raise ValueError("clip: the lower end must be below the upper end")
-        given = [key for key in ("select", "size", "bins", "yaw") if getattr(self, key)]
+        given = [key for key in ("select", "size", "bins", "yaw", "frame") if getattr(self, key)]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other")
+        if self.frame and len(self.field) != 1:
+            raise ValueError(f"frame: takes one field, a Pose, not {len(self.field)}")
         return self
 
     @property
     def parts(self) -> int:
         """Numbers per sample, before history."""
+        if self.frame:
+            return 3
         per_field = 1 if self.yaw else self.bins or self.size or len(self.select) or 1
         return per_field * len(self.field)
 
@@ -97,7 +105,9 @@ class ObservationTerm(Term):
         if self.source == "topic":
             _require(self, "topic", "type", "field")
         else:
-            given = {"topic", "type", "field", "select", "size", "bins", "yaw"} & _given(self)
+            given = {"topic", "type", "field", "select", "size", "bins", "yaw", "frame"} & _given(
+                self
+            )
             if given:
                 raise ValueError(f"source: action takes no {', '.join(sorted(given))}")
         return self

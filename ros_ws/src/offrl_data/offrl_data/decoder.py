@@ -1,30 +1,25 @@
-"""Values of terms out of batches of messages: equal layouts together, what is left one by one."""
+"""Values of terms, and transforms, out of batches of messages."""
 
-from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from offrl_contract.counts import ValueCounts
-from offrl_contract.field_plan import FieldPlan, Layout, UnplannableError
-from offrl_contract.reader import MalformedMessageError, Message, MessageReader, TermReader
+from offrl_contract.reader import MalformedMessageError, TermReader
+from offrl_contract.tf import TransformLog, TransformReader
 from rosbags.typesys.store import Typestore
 
 from offrl_data.bags import Topic
+from offrl_data.groups import Group, GroupReader
 from offrl_data.storage.base import Batch, rows_at
 
-_LAYOUTS = 64
-"""Layouts tried per batch; messages of yet another one take the general path."""
-_KEPT = 256
-"""Layouts remembered from batch to batch."""
 _STAMP_AT = 4  # after the CDR header, or after the sequence number of ROS 1 [bytes]
 _STAMP_END = 12
 
 Times = NDArray[np.int64]
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Texts = Mapping[str, Sequence[str]]
-"""Strings that the messages of a layout share, by path."""
+Names = NDArray[np.object_]
 
 
 class Decoder:
@@ -40,13 +35,10 @@ class Decoder:
         self.counts = {name: ValueCounts() for name in terms}
         """What the rules of each term met."""
         self.wire = topic.wire
-        self._reader = MessageReader(topic.type_name, store, self.wire)
-        self.has_header = self._reader.has_header
-        wanted = {path for term in terms.values() for path in term.paths}
+        paths = {path for term in terms.values() for path in term.paths}
         same = {path for term in terms.values() for path in term.same}
-        self._same = {path: attrgetter(path) for path in same}
-        self._plan = FieldPlan(topic.type_name, wanted, same, store, self.wire == "cdr")
-        self._layouts: dict[int, tuple[Layout, Texts]] = {}
+        self._groups = GroupReader(topic, paths, same, store)
+        self.has_header = self._groups.general.has_header
 
     def header_stamps(self, batch: Batch, otherwise: Times) -> Times:
         """Return header stamps (n,) [ns]; `otherwise` where there is none or the bytes end."""
@@ -65,80 +57,63 @@ class Decoder:
         stamps[whole] = np.where(little, _nanoseconds(words, "<i4"), _nanoseconds(words, ">i4"))
         return stamps
 
-    def decode(self, batch: Batch) -> dict[str, Floats]:
-        """Return the values (n, parts) of each term; NaN where a message is malformed."""
-        count = len(batch.starts)
-        values = {name: np.full((count, t.term.parts), np.nan) for name, t in self.terms.items()}
-        left = np.arange(count)
-        for _ in range(_LAYOUTS):
-            if not len(left):
-                break
-            left = self._take_layout(batch, left, values)
-        for row in left.tolist():
-            self._take_one(batch.message(row), row, values)
-        return values
+    def decode(self, batch: Batch) -> tuple[dict[str, Floats], dict[str, Names]]:
+        """Return the values (n, width) of each term, and the frame (n,) of those that have one.
 
-    def _take_layout(self, batch: Batch, left: Rows, values: dict[str, Floats]) -> Rows:
-        """Decode all messages laid out as the first of `left`; return what is left then."""
-        first, size = int(left[0]), int(batch.sizes[left[0]])
-        try:
-            layout, names = self._layout_of(batch, first)
-        except UnplannableError:
-            self._take_one(batch.message(first), first, values)
-            return left[1:]
-        same = left[batch.sizes[left] == size]
-        rows = same[layout.matches(batch.buffer, batch.starts[same])]
-        columns = layout.columns(batch.buffer, batch.starts[rows])
-        self._take(rows, values, lambda term: term.read(columns, names))
-        return left[:0] if len(rows) == len(left) else np.setdiff1d(left, rows, assume_unique=True)
-
-    def _layout_of(self, batch: Batch, row: int) -> tuple[Layout, Texts]:
-        """Return the layout of a message and its joint names; the last of this size if it fits.
-
-        Raises UnplannableError.
+        Values are NaN where a message is malformed, and no tick will use them.
         """
-        size = int(batch.sizes[row])
-        start = batch.starts[row : row + 1]
-        if size not in self._layouts or not self._layouts[size][0].matches(batch.buffer, start)[0]:
-            raw = batch.message(row)
-            layout = self._plan.layout(np.frombuffer(raw, np.uint8))
-            names: Texts = {}
-            if self._same:
+        count = len(batch.starts)
+        values = {name: np.full((count, t.width), np.nan) for name, t in self.terms.items()}
+        frames = {
+            name: np.full(count, "", np.object_) for name, t in self.terms.items() if t.framed
+        }
+        for group in self._groups.read(batch):
+            bad = False
+            for name, term in self.terms.items():
                 try:
-                    message = self._reader.read(raw)
-                    names = {path: getter(message) for path, getter in self._same.items()}
-                except MalformedMessageError as error:
-                    raise UnplannableError(str(error)) from error
-            if len(self._layouts) > _KEPT:
-                self._layouts.clear()
-            self._layouts[size] = (layout, names)
-        return self._layouts[size]
-
-    def _take_one(self, raw: bytes, row: int, values: dict[str, Floats]) -> None:
-        """Decode one message by the general path."""
-        try:
-            message: Message = self._reader.read(raw)
-        except MalformedMessageError:
-            self.malformed += 1
-            return
-        self._take(np.array([row]), values, lambda term: term.read_message(message))
-
-    def _take(
-        self,
-        rows: Rows,
-        values: dict[str, Floats],
-        read: Callable[[TermReader], tuple[Floats, ValueCounts]],
-    ) -> None:
-        """Set rows of every term; what cannot be read stays NaN, and no tick will use it."""
-        bad = False
-        for name, term in self.terms.items():
-            try:
-                values[name][rows], counts = read(term)
-            except MalformedMessageError:
-                bad = True
-            else:
+                    values[name][group.rows], counts, frame = _read(term, group)
+                except MalformedMessageError:
+                    bad = True
+                    continue
                 self.counts[name] += counts
-        self.malformed += len(rows) * bad
+                if term.framed:
+                    frames[name][group.rows] = frame
+            self.malformed += len(group.rows) * bad
+        return values, frames
+
+
+def _read(term: TermReader, group: Group) -> tuple[Floats, ValueCounts, str]:
+    """Return values (n, width), counts and frame of a group. Raises MalformedMessageError."""
+    if group.columns is not None:
+        texts = group.columns.texts
+        return *term.read(group.columns.values, texts), term.frame_id(texts)
+    if group.message is None:
+        raise MalformedMessageError(f"{term.term.name}: cannot be deserialised")
+    return *term.read_message(group.message), term.frame_id(term.texts(group.message))
+
+
+class TransformDecoder:
+    """Gathers the transforms of one topic."""
+
+    def __init__(self, topic: Topic, store: Typestore) -> None:
+        self._reader = TransformReader(store, topic.type_name)
+        self._groups = GroupReader(topic, set(self._reader.paths), set(self._reader.same), store)
+        self._count = 0
+        self.malformed = 0
+        self.log = TransformLog()
+
+    def decode(self, batch: Batch, received: Times) -> None:
+        """Take messages received at (n,) [ns]."""
+        for group in self._groups.read(batch):
+            if group.columns is not None:
+                found = self._reader.read(group.columns.values, group.columns.texts)
+            elif group.message is not None:
+                found = self._reader.read_message(group.message)
+            else:
+                self.malformed += 1
+                continue
+            self.log.add(received[group.rows], group.rows + self._count, found)
+        self._count += len(received)
 
 
 def _nanoseconds(words: NDArray[np.uint8], seconds: str) -> Times:

@@ -95,13 +95,13 @@ def on_ticks(robot: Robot, decoded: BagSeries) -> Ticks:
     action = action_of_tick(robot, series, times)
     observation: dict[str, Sample] = {}
     for term in robot.observation:
-        observation[term.name] = sample_term(robot, term, series, times)
+        observation[term.name] = sample_term(robot, term, series, times, decoded.tree)
         series.pop(term.name, None)
     return Ticks(
         times=times,
         paused=paused,
         observation=observation,
-        signals={s.name: sample_term(robot, s, series, times) for s in robot.signals},
+        signals={s.name: sample_term(robot, s, series, times, decoded.tree) for s in robot.signals},
         action=action,
         path=path,
         inside=inside,

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot
 from offrl_contract.definitions import definition_hashes, definition_texts
+from offrl_contract.frames import Tree, tree_of
 from offrl_contract.reader import TermReader
-from offrl_contract.robot import ActionTerm, Clock, ObservationTerm, Signal
+from offrl_contract.robot import TRANSFORM_TOPICS, ActionTerm, Clock, ObservationTerm, Signal
 from offrl_contract.sampling import Series, nanoseconds
 
 from offrl_data.bags import Bag
-from offrl_data.decoder import Decoder
+from offrl_data.decoder import Decoder, TransformDecoder
 from offrl_data.growing import Growing
 from offrl_data.message_definitions import MessageDefinitions
 from offrl_data.storage.base import Batch, Block, join
@@ -66,6 +67,8 @@ class BagSeries:
 
     series: dict[str, Series]
     """By term name."""
+    tree: Tree
+    """Transforms by child frame, where a term asks for a frame."""
     stamps: Times
     """Receive stamps of messages of these topics [ns], sorted; all that border a pause."""
     phase: int
@@ -96,7 +99,10 @@ class _Column:
         self._header_offsets = Growing(None, np.int64)
         self._used = Growing(None, np.int64)
         self._values = {
-            name: Growing(each.term.parts, np.float64) for name, each in decoder.terms.items()
+            name: Growing(each.width, np.float64) for name, each in decoder.terms.items()
+        }
+        self._frames: dict[str, list[NDArray[np.object_]]] = {
+            name: [] for name, each in decoder.terms.items() if each.framed
         }
 
     def first(self, block: Block) -> int:
@@ -133,8 +139,11 @@ class _Column:
         if not self._waiting:
             return
         batch, received = join(self._waiting), np.concatenate(self._waiting_received)
-        for name, values in self.decoder.decode(batch).items():
+        decoded, frames = self.decoder.decode(batch)
+        for name, values in decoded.items():
             self._values[name].extend(values)
+        for name, each in frames.items():
+            self._frames[name].append(each)
         self._header_offsets.extend(self.decoder.header_stamps(batch, received) - received)
         self._waiting, self._waiting_received, self._waiting_bytes = [], [], 0
 
@@ -161,12 +170,16 @@ class _Column:
         if clock != "receive":
             stamps = self._checked_clock(name, clock, bag)
         values = self._values[name].take()
+        frames = None
+        if name in self._frames:
+            frames = np.concatenate([np.zeros(0, np.str_), *self._frames[name]]).astype(np.str_)
         stamps, arrived = stamps[used], None if clock == "receive" else self.received[used]
         if (np.diff(stamps) < 0).any():
             order = np.argsort(stamps, kind="stable")
             stamps, values = stamps[order], values[order]
             arrived = None if arrived is None else arrived[order]
-        return Series(stamps, values, arrived)
+            frames = None if frames is None else frames[order]
+        return Series(stamps, values, arrived, frames)
 
     def rows(self) -> Series:
         """Return which message of the topic, counted in the order of the file, came when."""
@@ -282,6 +295,7 @@ def read_series(
             texts |= definition_texts(store, [type_name])
             hashes |= definition_hashes(store, [type_name])
     phase = _read(bag, robot, columns, advance)
+    tree = _tree(bag, robot, definitions)
     series = {
         term.name: columns[term.topic].series(term.name, _clock(robot, term), bag) for term in terms
     }
@@ -293,14 +307,14 @@ def read_series(
     ends = [ends_of_stretches(column.received, width) for column in columns.values()]
     stamps = np.sort(np.concatenate(ends))
     reports = [column.report() for column in columns.values()]
-    return BagSeries(series, stamps, phase, reports, remarks, texts, hashes)
+    return BagSeries(series, tree, stamps, phase, reports, remarks, texts, hashes)
 
 
 def all_topics(robot: Robot) -> dict[str, str]:
     """Return message type by topic, over everything that a conversion reads."""
     images = {image.topic: image.type for image in robot.images}
     episodes = {topic.topic: topic.type for topic in robot.episode.topics.values()}
-    return robot.topics() | images | episodes
+    return robot.required_topics() | images | episodes
 
 
 def _read(
@@ -329,6 +343,23 @@ def _read(
     for column in columns.values():
         column.decode()
     return first
+
+
+def _tree(bag: Bag, robot: Robot, definitions: MessageDefinitions) -> Tree:
+    """Read /tf and /tf_static, if a term needs them and the bag has them."""
+    wanted = set(robot.topics()) - set(robot.required_topics())
+    decoders = {
+        name: TransformDecoder(bag.topics[name], definitions.of(bag.topics[name], bag.name)[0])
+        for name in wanted & set(bag.topics)
+    }
+    for channel, block in bag.blocks(decoders):
+        everything = np.arange(len(block.received))
+        decoders[channel.topic].decode(block.pick(everything), block.received)
+    for name, decoder in decoders.items():
+        if decoder.malformed:
+            bag.lose(f"{name}: {decoder.malformed} messages are malformed", decoder.malformed)
+    logs = [decoders[name].log.series() if name in decoders else {} for name in TRANSFORM_TOPICS]
+    return tree_of(*logs)
 
 
 def _clock(robot: Robot, term: AnyTerm) -> Clock:

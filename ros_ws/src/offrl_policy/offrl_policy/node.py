@@ -22,7 +22,12 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_profile_sensor_data,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
@@ -37,6 +42,15 @@ from offrl_policy.messages import CommandMessages, message_class
 from offrl_policy.policy_file import Policy
 
 EXIT_NOT_CONFIGURED = 2
+TRANSFORM_QOS = {
+    "/tf": QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT),
+    "/tf_static": QoSProfile(
+        depth=100,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    ),
+}
+"""As tf2 listens: many nodes publish on either topic, and static transforms but once."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -152,7 +166,7 @@ class PolicyNode(LifecycleNode):
                 message_class(type_name),
                 topic,
                 functools.partial(self._on_message, topic),
-                qos_profile_sensor_data,
+                TRANSFORM_QOS.get(topic, qos_profile_sensor_data),
                 raw=True,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
