@@ -104,6 +104,7 @@ def test_goal_in_the_frame_of_the_robot(tmp_path: Path) -> None:
     )
     for row, t in zip(data.observations, times, strict=True):
         held = np.floor((t - 0.02 + 1e-9) * 100) / 100 + 0.02  # the newest transform by then
+        held = 1.5 if 1.5 < t < 2.2 else held
         np.testing.assert_allclose(row, expected(held), atol=1e-6)
 
 
