@@ -87,9 +87,9 @@ def replay(node: PolicyNode, player: Player, begin: int, ticks: np.ndarray) -> l
     assert node.controller is not None, node.failure
     received: list[str] = []
     push = node.controller.push
-    node.controller.push = lambda topic, stamp, raw: (
+    node.controller.push = lambda topic, *message: (
         received.append(topic),
-        push(topic, stamp, raw),
+        push(topic, *message),
     )
     spin_until(executor, player.matched, "discovery")
 
