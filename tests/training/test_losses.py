@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from offrl_training.algorithms import bc, cql, iql, td3_bc
+from offrl_training.algorithms import bc, cql, iql, sac, td3_bc
 from offrl_training.losses import descend, td_loss, td_target
 from offrl_training.networks import (
     Critic,
@@ -75,10 +75,26 @@ def test_conservative_penalty() -> None:
     assert close(both, 2.0 * (math.log(4.0) - 1.0))
 
 
-def test_cql_entropy_losses() -> None:
+def test_conservative_penalty_covers_every_sample() -> None:
+    q = torch.zeros(2, 1, 30, requires_grad=True)
+    cql.conservative_penalty(q, torch.zeros(1, 30), torch.zeros(2, 1), 1.0).backward()
+    assert q.grad is not None
+    torch.testing.assert_close(q.grad, torch.full((2, 1, 30), 1.0 / 30.0))
+
+
+def test_cql_multiplier_grows_while_the_penalty_is_above_the_gap() -> None:
+    log_multiplier = tensor(math.log(3.0), requires_grad=True)
+    loss = cql.multiplier_loss(log_multiplier, tensor(2.0))
+    assert close(loss, -6.0)
+    loss.backward()
+    assert close(log_multiplier.grad, -6.0)  # descent raises it
+    assert close(cql.multiplier_loss(tensor(99.0), tensor(1.0)), -1e6)  # its ceiling
+
+
+def test_sac_losses() -> None:
     log_prob = tensor([2.0, 4.0])
-    assert close(cql.policy_loss(tensor([1.0, 1.0]), log_prob, tensor(0.5)), 0.5)
-    assert close(cql.temperature_loss(tensor(0.5), log_prob, -1.0), -0.5 * (1 + 3) / 2)
+    assert close(sac.policy_loss(tensor([1.0, 1.0]), log_prob, tensor(0.5)), 0.5)
+    assert close(sac.temperature_loss(tensor(0.5), log_prob, -1.0), -0.5 * (1 + 3) / 2)
 
 
 def test_tanh_gaussian_density_equals_the_transformed_distribution() -> None:
