@@ -5,7 +5,7 @@ SAC with a penalty on Q outside the data. Settings are those of the authors' cod
 """
 
 import math
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from offrl_training.algorithms.base import Batch, Dims, Metrics
 from offrl_training.algorithms.sac import SAC, SACConfig
 from offrl_training.losses import adam, descend, td_loss
+from offrl_training.networks import pairs
 
 _LARGEST_MULTIPLIER = 1e6
 
@@ -34,7 +35,7 @@ class CQLConfig(SACConfig):
     backup_samples: PositiveInt = 1
     """Actions drawn at s', the best of which is backed up; 10 is the authors' max-target backup."""
     lagrange_gap: NonNegativeFloat | None = None
-    """Gap tau of eq. 30 [units of Q]: the weight is adapted so that the penalty stays near it."""
+    """Gap tau of appendix F [units of Q]: the weight is adapted to keep the penalty near it."""
 
 
 Q = TypeVar("Q", bound=CQLConfig)
@@ -53,14 +54,14 @@ def conservative_penalty(
 
 
 def multiplier_loss(log_multiplier: Tensor, excess: Tensor) -> Tensor:
-    """Return -alpha' (penalty - gap) (eq. 30): alpha' grows while the penalty is above the gap."""
+    """Return -alpha' (penalty - gap) (appendix F): it grows while the penalty is above the gap."""
     return -log_multiplier.exp().clamp(max=_LARGEST_MULTIPLIER) * excess.detach()
 
 
 class CQL(SAC[Q]):
     """Learns critics that do not overrate actions the data lacks, and a policy on them."""
 
-    config_type = CQLConfig
+    config_type: ClassVar[type[CQLConfig]] = CQLConfig
 
     def build(self, dims: Dims) -> None:
         """Create what SAC has, and the multiplier where there is a gap to keep."""
@@ -75,7 +76,7 @@ class CQL(SAC[Q]):
         with torch.no_grad():
             actions, log_density = self.sample_actions(batch)  # (B, 3n, a), (B, 3n)
         actions = torch.cat([batch.actions.unsqueeze(1), actions], 1)  # (B, 1 + 3n, a)
-        q_all = self.q(*_pairs(batch.observations, actions))  # (2, B (1 + 3n))
+        q_all = self.q(*pairs(batch.observations, actions))  # (2, B (1 + 3n))
         q_all = q_all.unflatten(1, (-1, actions.shape[1]))  # (2, B, 1 + 3n)
         q_data, q = q_all[..., 0], self.penalised(q_all[..., 1:], batch)
         bellman = td_loss(q_data, target)
@@ -94,7 +95,7 @@ class CQL(SAC[Q]):
     def constrained(self, penalty: Tensor) -> Tensor:
         """Return the penalty, or with a gap alpha' (penalty - gap), and adapt alpha' to it.
 
-        The weight multiplies the gap too, as in eq. 30 and Cal-QL's code; in CQL's it does not.
+        The weight multiplies the gap too, as in Cal-QL's code; in CQL's it does not.
         """
         if self.config.lagrange_gap is None:
             return penalty
@@ -107,7 +108,7 @@ class CQL(SAC[Q]):
         """Return max over samples of min Q'(s, a), a ~ pi, without entropy (B,)."""
         count = self.config.backup_samples
         actions, _ = self.policy.sample(observations, count, self.generator)  # (B, m, a)
-        q: Tensor = self.q_target(*_pairs(observations, actions)).amin(0)  # (B m,)
+        q: Tensor = self.q_target(*pairs(observations, actions)).amin(0)  # (B m,)
         return q.view(-1, count).amax(1)
 
     def sample_actions(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -121,8 +122,3 @@ class CQL(SAC[Q]):
         there, log_there = self.policy.sample(batch.next_observations, shape[1], self.generator)
         actions = torch.cat([uniform, here, there], 1)
         return actions, torch.cat([log_uniform, log_here, log_there], 1)
-
-
-def _pairs(observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """Repeat each observation (B, o) for its n actions (B, n, a): (B n, o) and (B n, a)."""
-    return observations.repeat_interleave(actions.shape[1], 0), actions.flatten(0, 1)

@@ -5,7 +5,7 @@ update the policy comes before the critics, as in the authors' later code (rail-
 """
 
 import copy
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from pydantic import PositiveFloat
@@ -44,7 +44,7 @@ def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float)
 class SAC(Algorithm[S]):
     """Maximises Q and entropy, wherever that leads: on a log alone, mostly outside the data."""
 
-    config_type = SACConfig
+    config_type: ClassVar[type[SACConfig]] = SACConfig
     policy: TanhGaussianPolicy
 
     def build(self, dims: Dims) -> None:

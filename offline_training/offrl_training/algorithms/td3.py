@@ -5,7 +5,7 @@ the baseline that shows what `td3_bc` is for. Settings are those of the authors'
 """
 
 import copy
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -35,7 +35,7 @@ T = TypeVar("T", bound=TD3Config)
 class TD3(Algorithm[T]):
     """Maximises Q, wherever that leads: on a log alone, mostly outside the data."""
 
-    config_type = TD3Config
+    config_type: ClassVar[type[TD3Config]] = TD3Config
 
     def build(self, dims: Dims) -> None:
         """Create networks, targets and optimisers."""
