@@ -17,6 +17,7 @@ from torch import Tensor, nn
 _STD_EPS = 1e-3
 _FLOOR = 0.1
 _CONSTANT = 1e-6
+_OPEN = 1.0 - 1e-6
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -173,10 +174,36 @@ class GaussianPolicy(DeterministicPolicy):
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return log pi(a|s) (B,) of actions (B, a) in network coordinates."""
-        log_std = self.log_std.clamp(*self.LOG_STD)
-        scaled = (action - self(observation)) * (-log_std).exp()
-        log_prob: Tensor = -(0.5 * scaled.square() + log_std + _HALF_LOG_2PI).sum(-1)
-        return log_prob
+        return normal_log_density(action, self(observation), self.log_std.clamp(*self.LOG_STD))
+
+    def sample(self, observation: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Draw n actions (B, n, a) a state, clipped to [-1, 1]."""
+        mean = self(observation).unsqueeze(1)  # (B, 1, a)
+        shape = (len(observation), count, mean.shape[-1])
+        noise = torch.randn(shape, generator=generator, device=generator.device)
+        sampled: Tensor = mean + self.log_std.clamp(*self.LOG_STD).exp() * noise
+        return sampled.clamp(-1.0, 1.0)
+
+
+class StateGaussianPolicy(nn.Module):
+    """N(tanh(f(s)), sigma(s)^2), not squashed: an action at the limits has a finite density."""
+
+    def __init__(
+        self, observations: int, actions: int, hidden: Sequence[int], generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.mlp = MLP(observations, hidden, 2 * actions, generator)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return the deterministic action, the mean (B, a)."""
+        mean, _ = self.mlp(observation).chunk(2, -1)
+        action: Tensor = mean.tanh()
+        return action
+
+    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return log pi(a|s) (B,) of actions (B, a) in network coordinates."""
+        mean, log_std = self.mlp(observation).chunk(2, -1)
+        return normal_log_density(action, mean.tanh(), log_std.clamp(*GaussianPolicy.LOG_STD))
 
 
 class TanhGaussianPolicy(nn.Module):
@@ -205,10 +232,32 @@ class TanhGaussianPolicy(nn.Module):
         shape = (len(observation), count, mean.shape[-1])
         noise = torch.randn(shape, generator=generator, device=generator.device)
         raw = mean + log_std.exp() * noise
-        # eq. 26 of the appendix; log(1 - tanh(u)^2) in the form that does not overflow
-        squash = 2.0 * (math.log(2.0) - raw - F.softplus(-2.0 * raw))
         normal = -0.5 * noise.square() - log_std - _HALF_LOG_2PI
-        return raw.tanh(), (normal - squash).sum(-1)
+        return raw.tanh(), (normal - _log_tanh_slope(raw)).sum(-1)
+
+    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return log pi(a|s) (B,) of actions (B, a), clipped to where tanh can be inverted."""
+        mean, log_std = self.mlp(observation).chunk(2, -1)
+        raw = action.clamp(-_OPEN, _OPEN).atanh()
+        normal = normal_log_density(raw, mean, log_std.clamp(*self.LOG_STD))
+        log_prob: Tensor = normal - _log_tanh_slope(raw).sum(-1)
+        return log_prob
+
+
+def normal_log_density(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Return the log-density (B,) of x (B, a), its entries being independent."""
+    scaled = (x - mean) * (-log_std).exp()
+    return -(0.5 * scaled.square() + log_std + _HALF_LOG_2PI).sum(-1)
+
+
+def _log_tanh_slope(raw: Tensor) -> Tensor:
+    """Return log(1 - tanh(u)^2) (eq. 26 of SAC's appendix) in the form that does not overflow."""
+    return 2.0 * (math.log(2.0) - raw - F.softplus(-2.0 * raw))
+
+
+def pairs(observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Repeat each observation (B, o) for its n actions (B, n, a): (B n, o) and (B n, a)."""
+    return observations.repeat_interleave(actions.shape[1], 0), actions.flatten(0, 1)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import Tensor
 from offrl_training.algorithms.base import Batch
 from offrl_training.config import RewardScale
 from offrl_training.networks import Normaliser
+from offrl_training.returns import returns_to_go
 
 # Single precision rounds a limit such as 0.3 by this share of the range at most.
 _ROUNDING = 1e-4
@@ -56,9 +57,13 @@ def check_actions(dataset: Dataset) -> None:
 
 @torch.no_grad()
 def pack(
-    dataset: Dataset, rows: NDArray[np.int64], normaliser: Normaliser, reward_scale: float
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    normaliser: Normaliser,
+    reward_scale: float,
+    gamma: float,
 ) -> Tensor:
-    """Return transitions in network coordinates (n, 2 o + a + 2): s, a, r, d, s'."""
+    """Return transitions in network coordinates (n, 2 o + a + 3): s, a, r, d, s', return-to-go."""
     device = normaliser.observation_mean.device
 
     def put(values: NDArray[np.generic]) -> Tensor:
@@ -70,6 +75,7 @@ def pack(
         reward_scale * put(dataset.rewards)[:, None],
         put(dataset.terminals)[:, None],
         normaliser.observation(put(dataset.next_observations)),
+        reward_scale * put(returns_to_go(dataset, gamma))[:, None],
     )
     return torch.cat(columns, 1)
 
@@ -80,7 +86,7 @@ class Sampler:
     def __init__(self, packed: Tensor, observations: int, generator: torch.Generator) -> None:
         self.packed = packed
         self.generator = generator
-        self._widths = [observations, packed.shape[1] - 2 * observations - 2, 1, 1, observations]
+        self._widths = [observations, packed.shape[1] - 2 * observations - 3, 1, 1, observations, 1]
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -93,8 +99,9 @@ class Sampler:
 
     def batch(self, rows: Tensor) -> Batch:
         """Return chosen transitions."""
-        s, a, r, d, next_s = torch.split(self.packed.index_select(0, rows), self._widths, 1)
-        return Batch(s, a, r.squeeze(1), next_s, d.squeeze(1))
+        picked = self.packed.index_select(0, rows)
+        s, a, r, d, next_s, returns = torch.split(picked, self._widths, 1)
+        return Batch(s, a, r.squeeze(1), next_s, d.squeeze(1), returns.squeeze(1))
 
     def spread(self, size: int) -> Batch:
         """Return at most `size` transitions, evenly spaced over all."""

@@ -49,7 +49,7 @@ class Trainer:
         scale = reward_factor(dataset, self.train_episodes, training.reward_scale)
 
         def sampler(episodes: NDArray[np.int64]) -> Sampler:
-            packed = pack(dataset, dataset.rows_of(episodes), normaliser, scale)
+            packed = pack(dataset, dataset.rows_of(episodes), normaliser, scale, config.gamma)
             return Sampler(packed, robot.observation_size, self.generator)
 
         self.sampler = sampler(self.train_episodes)

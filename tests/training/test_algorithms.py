@@ -15,6 +15,9 @@ from offrl_training.networks import Normaliser
 DIMS = Dims(observation=5, action=2, steps=100)
 LIMITS = ((-0.3, 0.3), (1.0, 4.0))
 
+# What a run of a few updates needs so that every part takes part.
+SHORT: dict[str, dict[str, Any]] = {"atac": {"warm_start": 0.02}}
+
 each = pytest.mark.parametrize("name", ALGORITHMS)
 
 
@@ -23,7 +26,7 @@ def build(name: str, seed: int = 0, **settings: Any) -> Algorithm[Any]:
     normaliser.observation_mean.fill_(100.0)
     normaliser.observation_std.fill_(10.0)
     kind = ALGORITHMS[name]
-    config = kind.config_type(hidden=(16, 16), **settings)
+    config = kind.config_type(**{"hidden": (16, 16), **SHORT.get(name, {}), **settings})
     return kind(config, DIMS, normaliser, torch.Generator().manual_seed(seed))
 
 
@@ -35,6 +38,7 @@ def batch(seed: int = 0, size: int = 32) -> Batch:
         rewards=torch.randn(size, generator=random),
         next_observations=torch.randn(size, 5, generator=random),
         terminals=(torch.rand(size, generator=random) < 0.2).float(),
+        returns_to_go=torch.randn(size, generator=random),
     )
 
 
@@ -109,7 +113,7 @@ def test_one_seed_gives_one_result(name: str) -> None:
     assert differing(first.state_dict(), third.state_dict()) != []
 
 
-@pytest.mark.parametrize("name", ["td3_bc", "iql", "cql"])
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if not name.startswith("bc")])
 def test_a_terminal_stops_the_bootstrap(name: str) -> None:
     """With every transition terminal, what comes next has no influence on the critic."""
     results = []
@@ -153,6 +157,27 @@ def test_cql_samples_three_sets_of_actions() -> None:
     assert log_density.shape == (32, 30)
     assert torch.allclose(log_density[:, :10].exp(), torch.tensor(0.25))  # uniform on [-1, 1]^2
     assert bool((actions.abs() <= 1.0).all())
+
+
+def test_cql_backs_up_the_best_of_its_samples() -> None:
+    """The maximum over 50 actions is above the one that is drawn alone, in every state."""
+    one, many = build("cql"), build("cql", backup_samples=50)
+    assert isinstance(one, CQL)
+    assert isinstance(many, CQL)
+    states = batch().observations
+    values = many.next_value(states), one.next_value(states)
+    assert values[0].shape == values[1].shape == (32,)
+    assert float((values[0] > values[1]).float().mean()) > 0.9
+
+
+def test_cql_adapts_its_weight_to_the_gap() -> None:
+    moved = []
+    for gap in (0.0, 100.0):  # the penalty starts at about 3.4 a critic
+        algorithm = build("cql", lagrange_gap=gap)
+        assert isinstance(algorithm, CQL)
+        algorithm.update(batch())
+        moved.append(float(algorithm.log_multiplier.detach()))
+    assert moved[0] > 0.0 > moved[1]
 
 
 def test_cql_temperature_keeps_training_after_a_reload() -> None:

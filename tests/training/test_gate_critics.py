@@ -76,7 +76,12 @@ def test_update_learns_a_constant_return_and_leaves_the_policy_alone() -> None:
         parameter["lr"] = 1e-2
     data = batch()
     stay = policy(data.observations).detach()
-    data = Batch(data.observations, stay, torch.ones(32), data.observations, torch.zeros(32))
+    data = data._replace(
+        actions=stay,
+        rewards=torch.ones(32),
+        next_observations=data.observations,
+        terminals=torch.zeros(32),
+    )
     start = critics.error(data, policy).abs().mean().detach()
     for _ in range(400):
         critics.update(data, policy)

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from offrl_training.algorithms import bc, cql, iql, td3_bc
+from offrl_training.algorithms import atac, awac, bc, cal_ql, cql, crr, iql, sac, td3_bc
 from offrl_training.losses import descend, td_loss, td_target
 from offrl_training.networks import (
     Critic,
     EnsembleMLP,
     GaussianPolicy,
+    StateGaussianPolicy,
     TanhGaussianPolicy,
     soft_update,
 )
@@ -21,7 +22,7 @@ def generator() -> torch.Generator:
 
 
 def close(value: Tensor, expected: float) -> bool:
-    return float(value) == pytest.approx(expected, rel=1e-6)
+    return float(value.detach()) == pytest.approx(expected, rel=1e-6)
 
 
 def test_td_target_stops_at_terminals_only() -> None:
@@ -75,10 +76,110 @@ def test_conservative_penalty() -> None:
     assert close(both, 2.0 * (math.log(4.0) - 1.0))
 
 
-def test_cql_entropy_losses() -> None:
+def test_conservative_penalty_covers_every_sample() -> None:
+    q = torch.zeros(2, 1, 30, requires_grad=True)
+    cql.conservative_penalty(q, torch.zeros(1, 30), torch.zeros(2, 1), 1.0).backward()
+    assert q.grad is not None
+    torch.testing.assert_close(q.grad, torch.full((2, 1, 30), 1.0 / 30.0))
+
+
+def test_cql_multiplier_grows_while_the_penalty_is_above_the_gap() -> None:
+    log_multiplier = tensor(math.log(3.0), requires_grad=True)
+    loss = cql.multiplier_loss(log_multiplier, tensor(2.0))
+    assert close(loss, -6.0)
+    loss.backward()
+    assert log_multiplier.grad is not None
+    assert close(log_multiplier.grad, -6.0)  # descent raises it
+    assert close(cql.multiplier_loss(tensor(99.0), tensor(1.0)), -1e6)  # its ceiling
+
+
+def test_sac_losses() -> None:
     log_prob = tensor([2.0, 4.0])
-    assert close(cql.policy_loss(tensor([1.0, 1.0]), log_prob, tensor(0.5)), 0.5)
-    assert close(cql.temperature_loss(tensor(0.5), log_prob, -1.0), -0.5 * (1 + 3) / 2)
+    assert close(sac.policy_loss(tensor([1.0, 1.0]), log_prob, tensor(0.5)), 0.5)
+    assert close(sac.temperature_loss(tensor(0.5), log_prob, -1.0), -0.5 * (1 + 3) / 2)
+
+
+def test_calibration_lifts_the_policy_s_samples_to_the_return_and_leaves_uniform_ones() -> None:
+    q = tensor([[[0.0, 0.0, 7.0], [0.0, 0.0, 7.0]]])  # one critic, two states, three samples
+    calibrated = cal_ql.calibrate(q, tensor([5.0, -5.0]), uniform=1)
+    assert calibrated.tolist() == [[[0.0, 5.0, 7.0], [0.0, 0.0, 7.0]]]
+
+
+def test_calibrated_values_are_not_pushed_down() -> None:
+    q = torch.zeros(1, 1, 2, requires_grad=True)
+    values = cal_ql.calibrate(q, tensor([5.0]), uniform=1)
+    cql.conservative_penalty(values, torch.zeros(1, 2), torch.zeros(1, 1), 1.0).backward()
+    assert q.grad is not None
+    assert q.grad[0, 0, 0] > 0.0
+    assert q.grad[0, 0, 1] == 0.0
+
+
+def test_weights_of_awac_and_crr() -> None:
+    advantage = tensor([-1.0, 0.0, 1.0, 9.0])
+    awac_weight = awac.exponential_weight(advantage, 1.0 / math.log(2.0), 100.0)
+    torch.testing.assert_close(awac_weight, tensor([0.5, 1.0, 2.0, 100.0]))
+    assert crr.binary_weight(advantage).tolist() == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_weighted_cloning_loss() -> None:
+    assert close(awac.weighted_cloning_loss(tensor([-1.0, -3.0]), tensor([2.0, 0.5])), 1.75)
+
+
+def test_atac_losses() -> None:
+    q_policy, q_data = tensor([[3.0, 1.0], [0.0, 0.0]]), tensor([[1.0, 1.0], [1.0, 0.0]])
+    assert close(atac.relative_pessimism(q_policy, q_data), 1.0 - 0.5)
+    # errors to the target (1 + 0) / 2 and 4 / 2, to the critics' own 0 and (1 + 9) / 2
+    q, own = tensor([[1.0, 0.0], [0.0, 2.0]]), tensor([[1.0, 0.0], [1.0, 5.0]])
+    assert close(atac.bellman_loss(q, tensor([0.0, 0.0]), own, 0.25), 0.25 * 5.0 + 0.75 * 2.5)
+    loss, other = tensor(2.0), tensor(3.0)
+    assert close(atac.normalised_sum(loss, other, 0.5), 3.5)
+    assert close(atac.normalised_sum(loss, other, tensor(4.0)), 3.5)
+
+
+def test_atac_projection_shrinks_the_matrices_that_are_too_large() -> None:
+    critic = Critic(2, 1, 1, (4,), generator())
+    for weight, bias in zip(critic.weights, critic.biases, strict=True):
+        weight.data[0].fill_(10.0)
+        weight.data[1].fill_(0.1)
+        bias.data.fill_(50.0)
+    atac.project(critic, 2.0)
+    for weight, bias in zip(critic.weights, critic.biases, strict=True):
+        assert float(weight.detach()[0].norm()) == pytest.approx(2.0)
+        assert bool((weight[1] == 0.1).all())
+        assert bool((bias == 50.0).all())
+
+
+def test_tanh_gaussian_density_of_given_actions_is_that_of_its_samples() -> None:
+    policy = TanhGaussianPolicy(3, 2, (8,), generator())
+    observation = torch.randn(5, 3, generator=generator())
+    action, log_prob = policy.sample(observation, 1, generator())
+    torch.testing.assert_close(
+        policy.log_prob(observation, action.squeeze(1)), log_prob.squeeze(1), rtol=1e-3, atol=1e-3
+    )
+    assert bool(policy.log_prob(observation, torch.ones(5, 2)).isfinite().all())
+
+
+def test_state_gaussian_density_equals_the_distribution() -> None:
+    policy = StateGaussianPolicy(3, 2, (8,), generator())
+    observation, action = torch.randn(5, 3), torch.rand(5, 2)
+    mean, log_std = policy.mlp(observation).chunk(2, -1)
+    reference = torch.distributions.Normal(mean.tanh(), log_std.exp())
+    expected = reference.log_prob(action).sum(-1)
+    torch.testing.assert_close(policy.log_prob(observation, action), expected)
+    assert torch.equal(policy(observation), mean.tanh())
+
+
+def test_gaussian_samples_have_its_mean_and_deviation_and_stay_inside() -> None:
+    policy = GaussianPolicy(3, 1, (8,), generator())
+    policy.log_std.data.fill_(-2.0)
+    observation = torch.randn(1, 3, generator=generator())
+    actions = policy.sample(observation, 20_000, generator()).detach()
+    assert actions.shape == (1, 20_000, 1)
+    mean = float(policy(observation).detach())
+    assert float(actions.mean()) == pytest.approx(mean, abs=0.01)
+    assert float(actions.std()) == pytest.approx(math.exp(-2.0), rel=0.05)
+    policy.log_std.data.fill_(2.0)
+    assert float(policy.sample(observation, 100, generator()).abs().max()) == 1.0
 
 
 def test_tanh_gaussian_density_equals_the_transformed_distribution() -> None:

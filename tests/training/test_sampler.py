@@ -8,12 +8,14 @@ import torch
 from offrl_contract import InputError
 from offrl_data.dataset import Dataset
 from offrl_training.networks import Normaliser
+from offrl_training.returns import returns_to_go
 from offrl_training.sampler import Sampler, check_actions, pack, reward_factor, split_episodes
 
 
 def whole(dataset: Dataset) -> Sampler:
     normaliser = Normaliser(1, dataset.robot.limits)
-    return Sampler(pack(dataset, np.arange(len(dataset)), normaliser, 1.0), 1, torch.Generator())
+    packed = pack(dataset, np.arange(len(dataset)), normaliser, 1.0, 0.9)
+    return Sampler(packed, 1, torch.Generator())
 
 
 @pytest.mark.parametrize(
@@ -47,12 +49,14 @@ def test_batch_is_in_network_coordinates(dataset: Dataset) -> None:
     normaliser = Normaliser(1, dataset.robot.limits)
     normaliser.fit(dataset.observations)
     rows = np.arange(len(dataset))
-    sampler = Sampler(pack(dataset, rows, normaliser, 2.0), 1, torch.Generator())
+    sampler = Sampler(pack(dataset, rows, normaliser, 2.0, 0.9), 1, torch.Generator())
     batch = sampler.batch(torch.arange(len(dataset)))
     assert float(batch.observations.mean()) == pytest.approx(0.0, abs=1e-4)
     assert float(batch.observations.std()) == pytest.approx(1.0, abs=1e-2)
     assert torch.allclose(batch.actions, torch.from_numpy(dataset.actions) - 0.5, atol=1e-6)
     assert torch.equal(batch.rewards, 2.0 * torch.from_numpy(dataset.rewards))
+    expected = 2.0 * torch.from_numpy(returns_to_go(dataset, 0.9)).float()
+    torch.testing.assert_close(batch.returns_to_go, expected)
 
 
 def test_sampling_is_uniform_and_follows_the_generator(dataset: Dataset) -> None:

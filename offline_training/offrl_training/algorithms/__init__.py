@@ -2,10 +2,29 @@
 
 from typing import Any
 
+from offrl_training.algorithms.atac import ATAC
+from offrl_training.algorithms.awac import AWAC
 from offrl_training.algorithms.base import Algorithm
 from offrl_training.algorithms.bc import BC
+from offrl_training.algorithms.bc_gaussian import BCGaussian
+from offrl_training.algorithms.cal_ql import CalQL
 from offrl_training.algorithms.cql import CQL
+from offrl_training.algorithms.crr import CRR
 from offrl_training.algorithms.iql import IQL
+from offrl_training.algorithms.sac import SAC
+from offrl_training.algorithms.td3 import TD3
 from offrl_training.algorithms.td3_bc import TD3BC
 
-ALGORITHMS: dict[str, type[Algorithm[Any]]] = {"bc": BC, "td3_bc": TD3BC, "iql": IQL, "cql": CQL}
+ALGORITHMS: dict[str, type[Algorithm[Any]]] = {
+    "bc": BC,
+    "bc_gaussian": BCGaussian,
+    "td3": TD3,
+    "td3_bc": TD3BC,
+    "iql": IQL,
+    "sac": SAC,
+    "cql": CQL,
+    "cal_ql": CalQL,
+    "awac": AWAC,
+    "crr": CRR,
+    "atac": ATAC,
+}

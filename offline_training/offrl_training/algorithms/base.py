@@ -39,6 +39,8 @@ class Batch(NamedTuple):
     """(B, o)"""
     terminals: Tensor
     """(B,) 1 where the task ended, else 0; a timeout is 0."""
+    returns_to_go: Tensor
+    """(B,) what the log earned from here on (see returns.py)."""
 
 
 class AlgorithmConfig(BaseModel):

@@ -35,7 +35,11 @@ class BC(Algorithm[BCConfig]):
 
     def update(self, batch: Batch) -> Metrics:
         """Take one step of regression."""
-        loss = cloning_loss(self.policy(batch.observations), batch.actions)
+        loss = self.loss(batch)
         descend(self.policy_optimizer, loss)
         self.updates += 1
         return {"policy_loss": loss.detach()}
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of the policy's actions."""
+        return cloning_loss(self.policy(batch.observations), batch.actions)
