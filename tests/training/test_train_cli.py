@@ -13,6 +13,7 @@ import yaml
 from offrl_contract import Robot, cli
 from offrl_data.dataset_writer import DatasetWriter
 from offrl_training import checkpoint
+from offrl_training.algorithms import ALGORITHMS
 from offrl_training.run import load_run
 
 from .conftest import Make
@@ -31,7 +32,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["bc", "td3_bc", "iql", "cql"])
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_train_writes_a_run(name: str, path: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert train(name, path, "--out", out, "--steps", 10, "--seed", 3, *SMALL) == 0
