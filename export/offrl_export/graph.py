@@ -1,5 +1,6 @@
 """The graph that goes into the policy file: policy, critic ensemble and prototypes in one."""
 
+import copy
 import logging
 import warnings
 from pathlib import Path
@@ -29,7 +30,10 @@ class PolicyGraph(nn.Module):
     def __init__(self, run: TrainedRun, states: NDArray[np.float32]) -> None:
         """Take the networks of a run, and as prototypes up to MAX_PROTOTYPES of `states` (n, o)."""
         super().__init__()
-        self.policy = run.algorithm
+        # Two candidates may be so near in Q that single precision decides between them by chance:
+        # another runtime, or the robot's processor, would choose the other.
+        chooses = run.algorithm.chooses
+        self.policy = copy.deepcopy(run.algorithm).double() if chooses else run.algorithm
         self.critics = run.gate_critics
         self.register_buffer("mean", run.algorithm.normaliser.observation_mean.clone())
         self.register_buffer("std", run.algorithm.normaliser.observation_std.clone())
@@ -37,9 +41,14 @@ class PolicyGraph(nn.Module):
         kept = torch.from_numpy(states[chosen.astype(np.int64)])
         self.register_buffer("prototypes", (kept - self.mean) / self.std)
 
+    def act(self, observation: Tensor) -> Tensor:
+        """Return the action (B, a)."""
+        dtype = self.policy.normaliser.observation_mean.dtype
+        return self.policy.act(observation.to(dtype)).float()
+
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Return action and uncertainty."""
-        action = self.policy.act(observation)
+        action = self.act(observation)
         critic_std = self.critics(observation, action).std(0)  # (B,)
         scores = torch.stack([critic_std, self.distance(observation)], dim=1)  # (B, 2)
         return action, scores

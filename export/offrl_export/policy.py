@@ -125,7 +125,7 @@ def check_parity(
     with torch.no_grad():
         for start in range(0, len(observations), 256):
             batch = observations[start : start + 256]
-            expected = graph.policy.act(torch.from_numpy(batch)).numpy()
+            expected = graph.act(torch.from_numpy(batch)).numpy()
             found = np.array(
                 [session.run(["action"], {"observation": o[None]})[0][0] for o in batch]
             )

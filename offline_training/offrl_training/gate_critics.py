@@ -5,7 +5,7 @@ make the members agree where they know nothing (Ghasemipour, Gu, Nachum 2022, ar
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from offrl_training.algorithms.base import Batch, Dims, Metrics
 from offrl_training.losses import adam, descend, td_loss, td_target
 from offrl_training.networks import Critic, Normaliser, soft_update
+
+Policy = Callable[[Tensor], Tensor]
+"""Observations (B, o) to actions (B, a), in network coordinates."""
 
 CRITICS = 5
 LEARNING_RATE = 3e-4
@@ -45,19 +48,19 @@ class GateCritics(nn.Module):
         q: Tensor = self.q(self.normaliser.observation(observation), self.normaliser.action(action))
         return q
 
-    def targets(self, batch: Batch, policy: nn.Module) -> Tensor:
+    def targets(self, batch: Batch, policy: Policy) -> Tensor:
         """Return r + gamma (1 - d) Q'_k(s', pi(s')), one target per critic (K, B)."""
         with torch.no_grad():
             next_action = policy(batch.next_observations)
             next_value = self.q_target(batch.next_observations, next_action)  # (K, B)
         return td_target(batch.rewards, batch.terminals, next_value, self.gamma)
 
-    def error(self, batch: Batch, policy: nn.Module) -> Tensor:
+    def error(self, batch: Batch, policy: Policy) -> Tensor:
         """Return the temporal-difference error of each critic (K, B)."""
         q: Tensor = self.q(batch.observations, batch.actions)
         return q - self.targets(batch, policy)
 
-    def update(self, batch: Batch, policy: nn.Module) -> Metrics:
+    def update(self, batch: Batch, policy: Policy) -> Metrics:
         """Take one training step."""
         q = self.q(batch.observations, batch.actions)  # (K, B)
         loss = td_loss(q, self.targets(batch, policy))

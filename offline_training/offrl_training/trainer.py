@@ -66,7 +66,7 @@ class Trainer:
         metrics = self.algorithm.update(batch)
         self.step += 1
         if self.step % INTERVAL == 0:
-            metrics |= self.gate_critics.update(batch, self.algorithm.policy)
+            metrics |= self.gate_critics.update(batch, self.algorithm.quick_policy)
         return metrics
 
     @torch.no_grad()
@@ -74,7 +74,7 @@ class Trainer:
         """Return held-out errors: of actions (in half ranges) and of the gate's critics."""
         if self._held_out is None:
             return {}
-        policy, batch = self.algorithm.policy, self._held_out
+        policy, batch = self.algorithm.quick_policy, self._held_out
         action_error = (policy(batch.observations) - batch.actions).square().mean().sqrt()
         td_error = self.gate_critics.error(batch, policy).square().mean().sqrt()
         return {"held_out_action_error": action_error, "held_out_td_error": td_error}

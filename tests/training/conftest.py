@@ -9,6 +9,7 @@ import torch
 from offrl_contract import Robot, robot_from_yaml
 from offrl_data.dataset import Dataset, Episode, load_dataset
 from offrl_data.dataset_writer import DatasetWriter
+from offrl_training.algorithms.base import AlgorithmConfig
 
 ROBOT = """
 robot: point
@@ -33,6 +34,12 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def robot() -> Robot:
     return robot_from_yaml(ROBOT, "point.yaml")
+
+
+def small(kind: type[AlgorithmConfig], **settings: object) -> AlgorithmConfig:
+    """Settings with every network of two layers of 16."""
+    widths = {name: (16, 16) for name in kind.model_fields if name.endswith("hidden")}
+    return kind.model_validate({**widths, **settings})
 
 
 def drive(random: np.random.Generator, length: int, terminal: bool, source: str) -> Episode:

@@ -16,6 +16,7 @@ from offrl_training.logging import MetricsLog
 from offrl_training.run import RunConfig, create_run, load_run, resume_run
 from offrl_training.trainer import Trainer, fit
 
+from .conftest import small
 from .test_algorithms import differing
 
 STEPS = 200
@@ -25,8 +26,7 @@ def trainer(name: str, dataset: Dataset, **settings: object) -> Trainer:
     training = TrainingConfig.model_validate(
         {"steps": STEPS, "batch": 32, "log_every": 20, "checkpoint_every": 100, **settings}
     )
-    kind = ALGORITHMS[name].config_type
-    return Trainer(name, kind(hidden=(16, 16)), training, dataset)
+    return Trainer(name, small(ALGORITHMS[name].config_type), training, dataset)
 
 
 def config(made: Trainer, name: str, dataset: Dataset) -> RunConfig:

@@ -7,6 +7,7 @@ from offrl_training.algorithms.awac import AWAC
 from offrl_training.algorithms.base import Algorithm
 from offrl_training.algorithms.bc import BC
 from offrl_training.algorithms.bc_gaussian import BCGaussian
+from offrl_training.algorithms.bcq import BCQ
 from offrl_training.algorithms.cal_ql import CalQL
 from offrl_training.algorithms.cql import CQL
 from offrl_training.algorithms.crr import CRR
@@ -27,4 +28,5 @@ ALGORITHMS: dict[str, type[Algorithm[Any]]] = {
     "awac": AWAC,
     "crr": CRR,
     "atac": ATAC,
+    "bcq": BCQ,
 }

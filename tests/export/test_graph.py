@@ -1,0 +1,58 @@
+"""A policy that picks among candidates picks the same one in every runtime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from offrl_contract import Robot, robot_from_yaml
+from offrl_export.graph import PolicyGraph, write_graph
+from offrl_training.algorithms import ALGORITHMS
+from offrl_training.algorithms.base import AlgorithmConfig, Dims
+from offrl_training.config import TrainingConfig
+from offrl_training.networks import Normaliser
+from offrl_training.run import TrainedRun
+from offrl_training.trainer import build
+
+ROBOT = """
+robot: point
+rate: 5.0
+observation:
+  - {name: x, topic: /odom, type: nav_msgs/msg/Odometry, field: [pose.pose.position.x, pose.pose.position.y]}
+action:
+  - {name: cmd, topic: /cmd_vel, type: geometry_msgs/msg/Twist, field: [linear.x, angular.z], limits: [[-0.5, 1.5], [-1.0, 1.0]], safe: [0.0, 0.0]}
+reward: "x_0"
+"""  # noqa: E501
+
+
+def trained(name: str, robot: Robot) -> TrainedRun:
+    kind: type[AlgorithmConfig] = ALGORITHMS[name].config_type
+    config = kind.model_validate({"hidden": (64, 64)})
+    normaliser = Normaliser(2, robot.limits)
+    random = torch.Generator().manual_seed(0)
+    algorithm, gate_critics = build(name, config, Dims(2, 2, 10), normaliser, random)
+    none = np.array([], np.int64)
+    return TrainedRun(
+        robot, name, config, TrainingConfig(), algorithm, gate_critics, "d", "0", none, none, 1
+    )
+
+
+@pytest.mark.parametrize("name", [name for name, kind in ALGORITHMS.items() if kind.chooses])
+def test_onnx_chooses_as_torch(name: str, tmp_path: Path) -> None:
+    run = trained(name, robot_from_yaml(ROBOT, "point.yaml"))
+    states = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+    graph = PolicyGraph(run, states)
+    write_graph(graph, 2, tmp_path / "policy.onnx")
+    session = onnxruntime.InferenceSession(
+        tmp_path / "policy.onnx", providers=["CPUExecutionProvider"]
+    )
+    found = np.concatenate([session.run(["action"], {"observation": s[None]})[0] for s in states])
+    with torch.no_grad():
+        expected = graph.act(torch.from_numpy(states)).numpy()
+        single = run.algorithm.act(torch.from_numpy(states)).numpy()
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    # training's own choice, in single precision, differs at ties alone
+    assert np.mean(np.abs(found - single).max(1) > 1e-4) < 0.02
+    assert len(np.unique(found.round(4), axis=0)) > 10
