@@ -26,7 +26,7 @@ episode: {{gap: 1.0, min_length: 3}}
 
 
 def log(path: Path, published: np.ndarray, headers: np.ndarray) -> Path:
-    """A speed that counts, received at 100.00, 100.05 ... s, with other publish and header times."""
+    """A speed that counts, received every 50 ms from 100 s on; other publish and header times."""
     types = STORE.types
     vector = types["geometry_msgs/msg/Vector3"]
     zero = vector(0.0, 0.0, 0.0)
