@@ -115,7 +115,8 @@ def episode_ticks(
         inside &= begun > _NEVER
     if running is not None:
         index = newest(running, ticks)
-        on = np.concatenate([running.values[:, 0] != 0, [False]])
+        value = running.values[:, 0]
+        on = np.concatenate([np.isfinite(value) & (value != 0), [False]])
         inside &= on[index]
     return inside, stretch
 
