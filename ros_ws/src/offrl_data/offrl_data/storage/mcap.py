@@ -4,24 +4,14 @@ Source: the MCAP format specification, https://mcap.dev/spec.
 """
 
 import struct
-from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from offrl_data.storage.base import (
-    Batch,
-    Blocks,
-    Bytes,
-    Channel,
-    Ints,
-    Sliced,
-    Storage,
-    StorageError,
-    rows_at,
-)
+from offrl_data.storage.base import Batch, Blocks, Channel, Ints, Sliced, rows_at
+from offrl_data.storage.chunked import BROKEN, ChunkedStorage
 from offrl_data.storage.compression import DamagedError, decompress, decompress_start
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -37,7 +27,6 @@ _RECORD = np.dtype(
 )  # of a message, up to its data
 _FIXED = _RECORD.itemsize - _HEAD.size
 _TEXT_ENCODINGS = ("ros2msg", "ros2idl", "ros1msg")
-_BROKEN = (struct.error, IndexError, ValueError, KeyError, UnicodeDecodeError, OverflowError)
 _LONGEST_RECORD = 1 << 24  # of a schema, channel or index record [bytes]
 
 
@@ -53,69 +42,21 @@ class Chunk:
     """Offset in the file of the message index by channel; empty where there is none."""
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Messages of a buffer, by channel."""
-
-    starts: dict[int, list[int]] = field(default_factory=dict)
-    """Offsets of message records."""
+_Found = dict[int, list[int]]
+"""Offsets of message records by channel."""
 
 
-class Mcap(Storage):
+class Mcap(ChunkedStorage[Chunk]):
     """An open .mcap file."""
 
+    magic = MAGIC
+    kind = "an mcap file"
+
     def __init__(self, path: Path) -> None:
-        """Open a file by its summary, or by a scan where that is missing. Raises StorageError."""
-        super().__init__(path)
-        self._file = path.open("rb")
-        self._size = path.stat().st_size
+        """Open a file. Raises StorageError."""
         self._schemas: dict[int, tuple[str, str, str]] = {}  # name, encoding, text
-        self._counts: Counter[int] = Counter()
-        self.chunks: list[Chunk] = []
         self._loose: list[tuple[int, int]] = []  # (offset, end) of runs of records outside chunks
-        if self._read(0, len(MAGIC)) != MAGIC:
-            self._file.close()
-            raise StorageError("not an mcap file")
-        if not self._read_summary():
-            self.channels.clear()
-            self._schemas.clear()
-            self._counts.clear()
-            self.chunks.clear()
-            self._scan()
-        self.channels = {
-            key: replace(channel, count=self._counts[key]) for key, channel in self.channels.items()
-        }
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def blocks(self, wanted: Collection[int]) -> Blocks:
-        """Yield the messages of the wanted channels; chunks without them are not read."""
-        for chunk in self.chunks:
-            mine = [key for key in chunk.indexes if key in wanted]
-            if mine or not chunk.indexes:
-                yield from self._chunk_blocks(chunk, mine, wanted)
-        for begin, end in self._loose:
-            buffer = np.frombuffer(self._read(begin, end - begin), np.uint8)
-            yield from _blocks_of(buffer, self._walk(buffer, learn=False), wanted)
-
-    def _chunk_blocks(self, chunk: Chunk, mine: list[int], wanted: Collection[int]) -> Blocks:
-        content = self.content(chunk)
-        if content is None:
-            return
-        buffer = np.frombuffer(content, np.uint8)
-        try:
-            found = [(key, self._indexed(buffer, chunk.indexes[key], key)) for key in mine]
-        except _BROKEN:
-            self.notes.append(
-                f"chunk at byte {chunk.offset}: index unusable, read record by record"
-            )
-            found = []
-        if found:
-            yield from ((key, block) for key, block in found if len(block.received))
-        else:
-            yield from _blocks_of(buffer, self._walk(buffer, learn=False), wanted)
+        super().__init__(path)
 
     def content(self, chunk: Chunk) -> bytes | None:
         """Return a chunk's records, as far as they can be had; None where they cannot."""
@@ -131,20 +72,30 @@ class Mcap(Storage):
                 self.losses.add(f"{where}: cut off after {len(record)} of {length} bytes")
                 return decompress_start(data, compression, size)
             return decompress(data, compression, size, crc)
-        except (DamagedError, *_BROKEN) as error:
+        except (DamagedError, *BROKEN) as error:
             lost = sum(self._index_length(at) for at in chunk.indexes.values())
             self.losses.add(f"{where}: {error}", lost)
             return None
 
-    def _indexed(self, buffer: Bytes, at: int, channel: int) -> Sliced:
-        """Return the messages that a message index names. Raises ValueError where it lies."""
+    def _walked(self, content: bytes) -> list[tuple[int, Sliced]]:
+        """Return the messages of a chunk by channel."""
+        return _blocks_of(content, self._walk(content, learn=False))
+
+    def _loose_blocks(self) -> Blocks:
+        """Yield the messages outside of chunks."""
+        for begin, end in self._loose:
+            content = self._read(begin, end - begin)
+            yield from _blocks_of(content, self._walk(content, learn=False))
+
+    def _indexed(self, content: bytes, at: int, channel: int) -> Sliced:
+        """Return the messages that a message index names. Raises one of BROKEN where it lies."""
         op, length = _HEAD.unpack(self._read(at, _HEAD.size))
         head = self._read(at + _HEAD.size, min(length, _LONGEST_RECORD))
         owner, width = struct.unpack_from("<HI", head)
         if op != _INDEX or owner != channel:
             raise ValueError("no message index")
         offsets = np.frombuffer(head, _ENTRY, width // _ENTRY.itemsize, 6)["offset"]
-        return _block(buffer, np.sort(offsets.astype(np.int64)), channel)
+        return _block(content, np.sort(offsets.astype(np.int64)), channel)
 
     def _index_length(self, at: int) -> int:
         head = self._read(at, _HEAD.size + 6)
@@ -152,7 +103,7 @@ class Mcap(Storage):
             return 0
         return int.from_bytes(head[_HEAD.size + 2 :], "little") // _ENTRY.itemsize
 
-    def _read_summary(self) -> bool:
+    def _read_index(self) -> bool:
         """Read the summary section; return whether it is whole."""
         end = self._size - len(MAGIC)
         footer = end - _HEAD.size - 20
@@ -173,7 +124,7 @@ class Mcap(Storage):
                     self._counts.update(_statistics(statistics))
                 else:
                     self._learn(op, summary[at : at + size])
-        except _BROKEN:
+        except BROKEN:
             return False
         self.chunks.sort(key=lambda chunk: chunk.offset)
         if statistics is None:
@@ -184,6 +135,7 @@ class Mcap(Storage):
 
     def _scan(self) -> None:
         """Walk all records of the file, for want of a summary that can be used."""
+        self._schemas.clear()
         at, ended = len(MAGIC), False
         loose = at
         while at + _HEAD.size <= self._size:
@@ -215,7 +167,7 @@ class Mcap(Storage):
         content = self.content(chunk)
         if content is not None:
             self.chunks.append(chunk)
-            self._count(self._walk(np.frombuffer(content, np.uint8), learn=True))
+            self._count(self._walk(content, learn=True))
 
     def _scan_loose(self, begin: int, end: int) -> None:
         """Keep a run of records outside of chunks, in pieces that fit the memory."""
@@ -230,28 +182,27 @@ class Mcap(Storage):
             self._keep_loose(start, end)
 
     def _keep_loose(self, begin: int, end: int) -> None:
-        found = self._walk(np.frombuffer(self._read(begin, end - begin), np.uint8), learn=True)
-        if found.starts:
+        found = self._walk(self._read(begin, end - begin), learn=True)
+        if found:
             self._loose.append((begin, end))
             self._count(found)
 
     def _count(self, found: _Found) -> None:
-        self._counts.update({key: len(starts) for key, starts in found.starts.items()})
+        self._counts.update({key: len(starts) for key, starts in found.items()})
 
-    def _walk(self, buffer: Bytes, learn: bool) -> _Found:
+    def _walk(self, content: bytes, learn: bool) -> _Found:
         """Find the message records of a buffer; learn its schemas and channels if asked."""
-        found = _Found()
-        content = buffer.tobytes()
+        found: _Found = {}
         end = 0
         for op, at, size in _records(content):
             end = at + size
             if op == _MESSAGE and size >= _FIXED:
                 channel = int.from_bytes(content[at : at + 2], "little")
-                found.starts.setdefault(channel, []).append(at - _HEAD.size)
+                found.setdefault(channel, []).append(at - _HEAD.size)
             elif learn:
                 try:
                     self._learn(op, content[at : at + size])
-                except _BROKEN as error:
+                except BROKEN as error:
                     self.losses.add(f"a record that describes a channel is damaged: {error}")
         if end < len(content):
             self.losses.add(f"{len(content) - end} bytes of a chunk are no whole records")
@@ -271,13 +222,6 @@ class Mcap(Storage):
             wire, _ = _string(content, at)
             name, _, text = self._schemas.get(schema, ("", "", ""))
             self.channels[key] = Channel(key, topic, _ros2_name(name), text, wire, 0)
-
-    def _read(self, offset: int, size: int) -> bytes:
-        """Read up to `size` bytes."""
-        if not 0 <= offset < self._size:
-            return b""
-        self._file.seek(offset)
-        return self._file.read(min(size, max(0, self._size - offset)))
 
 
 def _records(content: bytes) -> Iterator[tuple[int, int, int]]:
@@ -316,14 +260,15 @@ def _statistics(content: bytes) -> dict[int, int]:
     return dict(np.frombuffer(content, kind, width // kind.itemsize, 46).tolist())
 
 
-def _blocks_of(buffer: Bytes, found: _Found, wanted: Collection[int]) -> Blocks:
-    for key, starts in found.starts.items():
-        if key in wanted:
-            yield key, _block(buffer, np.array(starts, np.int64), key)
+def _blocks_of(content: bytes, found: _Found) -> list[tuple[int, Sliced]]:
+    return [
+        (key, _block(content, np.array(starts, np.int64), key)) for key, starts in found.items()
+    ]
 
 
-def _block(buffer: Bytes, offsets: Ints, channel: int) -> Sliced:
+def _block(content: bytes, offsets: Ints, channel: int) -> Sliced:
     """Return the messages whose records begin at offsets. Raises ValueError if they do not."""
+    buffer = np.frombuffer(content, np.uint8)
     heads = rows_at(buffer, offsets, _RECORD.itemsize).view(_RECORD)[:, 0]
     starts = offsets + _RECORD.itemsize
     sizes = heads["size"].astype(np.int64) - _FIXED

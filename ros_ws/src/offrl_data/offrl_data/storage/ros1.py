@@ -4,9 +4,8 @@ Source: the bag format 2.0, http://wiki.ros.org/Bags/Format/2.0.
 """
 
 import struct
-from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +17,15 @@ from offrl_data.storage.base import (
     Channel,
     Ints,
     Sliced,
-    Storage,
     StorageError,
     rows_at,
 )
+from offrl_data.storage.chunked import BROKEN, ChunkedStorage
 from offrl_data.storage.compression import DamagedError, decompress, decompress_start
 
 MAGIC = b"#ROSBAG V2.0\n"
 _MESSAGE, _BAG, _INDEX, _CHUNK, _CHUNK_INFO, _CONNECTION = 2, 3, 4, 5, 6, 7
 _ENTRY = np.dtype([("sec", "<u4"), ("nsec", "<u4"), ("offset", "<u4")])
-_BROKEN = (struct.error, IndexError, ValueError, KeyError, UnicodeDecodeError, OverflowError)
 _LARGEST_HEADER = 1 << 20  # [bytes]
 
 Header = dict[bytes, bytes]
@@ -59,71 +57,23 @@ class _Chunk:
     record: _Record
     indexes: dict[int, int] = field(default_factory=dict)
 
+    @property
+    def offset(self) -> int:
+        return self.record.offset
 
-class Ros1Bag(Storage):
+
+class Ros1Bag(ChunkedStorage[_Chunk]):
     """An open ROS 1 .bag file."""
 
+    magic = MAGIC
+    kind = "a ROS 1 bag of format 2.0"
+
     def __init__(self, path: Path) -> None:
-        """Open a bag by its index, or by a scan where that is missing. Raises StorageError."""
-        super().__init__(path)
-        self._file = path.open("rb")
-        self._size = path.stat().st_size
-        self._counts: Counter[int] = Counter()
-        self._chunks: list[_Chunk] = []
+        """Open a bag. Raises StorageError."""
         self._loose: list[_Record] = []
-        if self._read(0, len(MAGIC)) != MAGIC:
-            self._file.close()
-            raise StorageError("not a ROS 1 bag of format 2.0")
-        first = self._record(len(MAGIC))
-        if first is None or first.op != _BAG:
-            self._file.close()
-            raise StorageError("its first record is no bag header")
-        if first.header.get(b"encryptor"):
-            self._file.close()
-            raise StorageError(f"encrypted ({first.header[b'encryptor'].decode(errors='replace')})")
-        if not self._read_index(first):
-            self.channels.clear()
-            self._counts.clear()
-            self._chunks.clear()
-            self._scan(first.end)
-        self.channels = {
-            key: replace(channel, count=self._counts[key]) for key, channel in self.channels.items()
-        }
+        super().__init__(path)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def blocks(self, wanted: Collection[int]) -> Blocks:
-        """Yield the messages of the wanted connections; chunks without them are not read."""
-        for chunk in self._chunks:
-            mine = [key for key in chunk.indexes if key in wanted]
-            if mine or not chunk.indexes:
-                yield from self._chunk_blocks(chunk, mine, wanted)
-        for record in self._loose:
-            key = _number(record.header[b"conn"])
-            if key in wanted:
-                buffer = np.frombuffer(self._read(record.offset, record.size), np.uint8)
-                sizes = np.array([len(buffer)], np.int64)
-                stamps = np.array([_stamp(record.header[b"time"])], np.int64)
-                yield key, Sliced(stamps, None, Batch(buffer, np.zeros(1, np.int64), sizes))
-
-    def _chunk_blocks(self, chunk: _Chunk, mine: list[int], wanted: Collection[int]) -> Blocks:
-        content = self._content(chunk)
-        if content is None:
-            return
-        try:
-            found = [(key, self._indexed(content, chunk.indexes[key], key)) for key in mine]
-        except _BROKEN:
-            where = f"chunk at byte {chunk.record.offset}"
-            self.notes.append(f"{where}: index unusable, read record by record")
-            found = []
-        if not found:
-            walked = self._walk(content, learn=False)
-            found = [(key, _rows(content, rows)) for key, rows in walked.items() if key in wanted]
-        yield from ((key, block) for key, block in found if len(block.received))
-
-    def _content(self, chunk: _Chunk) -> bytes | None:
+    def content(self, chunk: _Chunk) -> bytes | None:
         """Return a chunk's records, as far as they can be had; None where they cannot."""
         record = chunk.record
         where = f"chunk at byte {record.offset}"
@@ -135,13 +85,25 @@ class Ros1Bag(Storage):
                 self.losses.add(f"{where}: cut off after {len(data)} of {record.size} bytes")
                 return decompress_start(data, compression, size)
             return decompress(data, compression, size)
-        except (DamagedError, *_BROKEN) as error:
+        except (DamagedError, *BROKEN) as error:
             lost = sum(self._index_count(at) for at in chunk.indexes.values())
             self.losses.add(f"{where}: {error}", lost)
             return None
 
-    def _indexed(self, content: bytes, at: int, connection: int) -> Sliced:
-        """Return the messages that an index record names. Raises ValueError where it lies."""
+    def _walked(self, content: bytes) -> list[tuple[int, Sliced]]:
+        """Return the messages of a chunk by connection."""
+        found = self._walk(content, learn=False)
+        return [(key, _rows(content, rows)) for key, rows in found.items()]
+
+    def _loose_blocks(self) -> Blocks:
+        """Yield the messages outside of chunks."""
+        for record in self._loose:
+            data = self._read(record.offset, record.size)
+            stamp = _stamp(record.header[b"time"])
+            yield _number(record.header[b"conn"]), _rows(data, [(0, len(data), stamp)])
+
+    def _indexed(self, content: bytes, at: int, channel: int) -> Sliced:
+        """Return the messages that an index record names. Raises one of BROKEN where it lies."""
         record = self._record(at)
         if record is None or record.op != _INDEX:
             raise ValueError("no index record")
@@ -149,14 +111,23 @@ class Ros1Bag(Storage):
         entries = entries[np.argsort(entries["offset"], kind="stable")]
         buffer = np.frombuffer(content, np.uint8)
         offsets = entries["offset"].astype(np.int64)
-        return _indexed_block(buffer, offsets, content, connection)
+        return _indexed_block(buffer, offsets, content, channel)
 
     def _index_count(self, at: int) -> int:
         record = self._record(at)
         return record.size // _ENTRY.itemsize if record and record.op == _INDEX else 0
 
-    def _read_index(self, header: _Record) -> bool:
-        """Read connections and chunk infos at the end of the file; return whether it is whole."""
+    def _read_index(self) -> bool:
+        """Read connections and chunk infos at the end of the file; return whether it is whole.
+
+        Raises StorageError for a file that nothing can be read of.
+        """
+        header = self._record(len(MAGIC))
+        if header is None or header.op != _BAG:
+            raise StorageError("its first record is no bag header")
+        if header.header.get(b"encryptor"):
+            name = header.header[b"encryptor"].decode(errors="replace")
+            raise StorageError(f"encrypted ({name})")
         try:
             at = struct.unpack("<Q", header.header[b"index_pos"])[0]
             connections = _number(header.header[b"conn_count"])
@@ -172,10 +143,10 @@ class Ros1Bag(Storage):
                 elif record.op == _CHUNK_INFO:
                     self._learn_chunk(record)
                 at = record.end
-        except _BROKEN:
+        except BROKEN:
             return False
-        self._chunks.sort(key=lambda chunk: chunk.record.offset)
-        return len(self.channels) == connections and len(self._chunks) == chunks
+        self.chunks.sort(key=lambda chunk: chunk.record.offset)
+        return len(self.channels) == connections and len(self.chunks) == chunks
 
     def _learn_chunk(self, info: _Record) -> None:
         """Take a chunk info: find the chunk and the index records behind it. Raises ValueError."""
@@ -192,10 +163,12 @@ class Ros1Bag(Storage):
                 raise ValueError("an index record is missing")
             indexes[_number(index.header[b"conn"])] = at
             at = index.end
-        self._chunks.append(_Chunk(record, indexes))
+        self.chunks.append(_Chunk(record, indexes))
 
-    def _scan(self, at: int) -> None:
+    def _scan(self) -> None:
         """Walk all records of the file, for want of an index that can be used."""
+        first = self._record(len(MAGIC))
+        at = first.end if first else self._size
         while at < self._size:
             record = self._record(at)
             if record is None:
@@ -203,9 +176,9 @@ class Ros1Bag(Storage):
                 break
             if record.op == _CHUNK:
                 chunk = _Chunk(record)
-                content = self._content(chunk)
+                content = self.content(chunk)
                 if content is not None:
-                    self._chunks.append(chunk)
+                    self.chunks.append(chunk)
                     found = self._walk(content, learn=True)
                     self._counts.update({key: len(rows) for key, rows in found.items()})
             elif record.end <= self._size:
@@ -222,7 +195,7 @@ class Ros1Bag(Storage):
                 self._counts[_number(record.header[b"conn"])] += 1
                 _stamp(record.header[b"time"])
                 self._loose.append(record)
-        except _BROKEN as error:
+        except BROKEN as error:
             self.losses.add(f"the record before byte {record.offset} is damaged: {error}")
 
     def _walk(self, content: bytes, learn: bool) -> "dict[int, list[tuple[int, int, int]]]":
@@ -238,7 +211,7 @@ class Ros1Bag(Storage):
                     found.setdefault(_number(header[b"conn"]), []).append(row)
                 elif op == _CONNECTION and learn:
                     self._learn(header, content[at : at + size])
-            except _BROKEN as error:
+            except BROKEN as error:
                 self.losses.add(f"a record in a chunk is damaged: {error}")
         if end < len(content):
             self.losses.add(f"{len(content) - end} bytes of a chunk are no whole records")
@@ -262,16 +235,9 @@ class Ros1Bag(Storage):
             return None
         try:
             header = _fields(head[:width])
-        except _BROKEN:
+        except BROKEN:
             return None
         return _Record(header, at + 8 + width, int.from_bytes(head[width:], "little"))
-
-    def _read(self, offset: int, size: int) -> bytes:
-        """Read up to `size` bytes."""
-        if not 0 <= offset < self._size:
-            return b""
-        self._file.seek(offset)
-        return self._file.read(min(size, self._size - offset))
 
 
 def _records(content: bytes) -> Iterator[tuple[Header, int, int]]:
@@ -287,7 +253,7 @@ def _records(content: bytes) -> Iterator[tuple[Header, int, int]]:
             return
         try:
             yield _fields(content[at + 4 : data - 4]), data, size
-        except _BROKEN:
+        except BROKEN:
             return
         at = data + size
 
