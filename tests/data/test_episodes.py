@@ -92,6 +92,22 @@ def test_two_events_between_two_ticks_cut(tmp_path: Path) -> None:
     assert data.timeouts.sum() == 2
 
 
+def test_a_button_that_is_held_is_one_event(tmp_path: Path) -> None:
+    held = [("/begin", BOOL, 100.02 + k / 20, 0.5 < k / 20 < 1.7) for k in range(79)]
+    text = with_episode(f"start: {{topic: /begin, type: {BOOL}, field: data}}")
+    data, _ = convert(log(tmp_path / "log", held), text, tmp_path)
+    assert starts(data) == pytest.approx([0.6])
+    assert ends(data) == pytest.approx([3.9])
+
+
+def test_a_switch_that_goes_off_and_on_between_two_ticks_cuts(tmp_path: Path) -> None:
+    events = [("/run", BOOL, 99.99, 1), ("/run", BOOL, 102.02, 0), ("/run", BOOL, 102.04, 1)]
+    text = with_episode(f"running: {{topic: /run, type: {BOOL}, field: data}}")
+    data, _ = convert(log(tmp_path / "log", events), text, tmp_path)
+    assert starts(data) == pytest.approx([0.0, 2.1])
+    assert ends(data) == pytest.approx([2.0, 3.9])
+
+
 def test_longer_episodes_are_cut_as_by_a_timeout(tmp_path: Path) -> None:
     data, _ = convert(log(tmp_path / "log", []), with_episode("max_length: 15"), tmp_path)
     assert data.lengths.tolist() == [15, 15, 9]
@@ -122,6 +138,7 @@ def test_reward_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "    return (then['pose'] - now['pose'])[:, 0] + action[:, 0]\n"
         "def wrong_shape(now, then, action):\n    return 0.0\n"
         "def broken(now, then, action):\n    return now['psoe']\n"
+        "def writes(now, then, action):\n    now['pose'][:] = 0.0\n    return action[:, 0]\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
@@ -135,9 +152,11 @@ def test_reward_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     data, _ = convert(bag, text("my_rewards:progress"), tmp_path)
     pose = np.append(data.observations[:, 0], data.final_observations[0, 0])
     np.testing.assert_allclose(data.rewards, np.diff(pose) + data.actions[:, 0], atol=1e-6)
+    assert str(tmp_path) not in sys.path
     for name, sentence in {
         "my_rewards:wrong_shape": r"returned shape \(\), not \(39,\)",
         "my_rewards:broken": "raised KeyError: 'psoe'",
+        "my_rewards:writes": "raised ValueError: assignment destination is read-only",
         "my_rewards:progres": "has no function 'progres'. Did you mean 'progress'?",
         "no_such_module:f": "module 'no_such_module' cannot be imported",
     }.items():
@@ -172,8 +191,11 @@ def test_bad_keys_are_named(
 def test_ticks_of_episodes_by_hand() -> None:
     ticks = np.arange(8)
     running = Series(np.array([2, 5]), np.array([[1.0], [0.0]]))
-    inside, _ = episode_ticks(running, None, None, ticks)
+    inside, stretch = episode_ticks(running, None, None, ticks)
     assert inside.tolist() == [False, False, True, True, True, False, False, False]
+    assert stretch.tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+    damaged = Series(np.array([2, 5]), np.array([[1.0], [np.nan]]))
+    assert episode_ticks(damaged, None, None, ticks)[0].tolist() == inside.tolist()
     inside, stretch = episode_ticks(None, np.array([1, 5]), np.array([3, 5]), ticks)
     assert inside.tolist() == [False, True, True, False, False, True, True, True]
     assert stretch.tolist() == [0, 1, 1, 2, 2, 4, 4, 4]

@@ -34,7 +34,8 @@ class PythonFunction:
     ) -> NDArray[Any]:
         """Call the function. Raises InputError where it fails, or does not return (T,)."""
         try:
-            value = np.asarray(self._function(now, then, action), np.float64)
+            arguments = (_read_only(now), _read_only(then), _view(action))
+            value = np.asarray(self._function(*arguments), np.float64)
         except InputError:
             raise
         except Exception as error:
@@ -49,8 +50,8 @@ class PythonFunction:
     @cached_property
     def _function(self) -> Callable[..., Any]:
         module_name, _, function_name = self.name.partition(":")
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
+        here = os.getcwd()
+        sys.path.append(here)
         try:
             module = importlib.import_module(module_name)
         except Exception as error:
@@ -59,6 +60,8 @@ class PythonFunction:
                 f"{self.key}: module '{module_name}' cannot be imported ({reason}). It has to be "
                 "in the working directory or on PYTHONPATH."
             ) from error
+        finally:
+            sys.path.remove(here)
         function = getattr(module, function_name, None)
         if not callable(function):
             named = [name for name in vars(module) if callable(getattr(module, name))]
@@ -68,3 +71,14 @@ class PythonFunction:
             )
         found: Callable[..., Any] = function
         return found
+
+
+def _view(values: Floats) -> Floats:
+    """Return values that cannot be written to."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
+
+
+def _read_only(terms: Mapping[str, Floats]) -> dict[str, Floats]:
+    return {name: _view(values) for name, values in terms.items()}

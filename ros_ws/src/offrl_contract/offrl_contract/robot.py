@@ -53,7 +53,7 @@ class EpisodeTopic(Spec):
     type: str
     """Message type, as package/msg/Name."""
     field: str = ""
-    """Field that is not 0 where it holds; any message counts where not given."""
+    """Field that is not 0 where it holds; where not given, every message is an event."""
 
 
 class Episode(Spec):
@@ -68,9 +68,10 @@ class Episode(Spec):
     running: EpisodeTopic | None = None
     """An episode runs while the newest message's field is not 0."""
     start: EpisodeTopic | None = None
-    """A message begins an episode; before the first there is none."""
+    """A message, or a field that turns from 0 to another value, begins an episode; before the
+    first there is none."""
     stop: EpisodeTopic | None = None
-    """A message ends an episode; with `start`, there is none until the next begins."""
+    """Ends an episode, likewise; with `start`, there is none until the next begins."""
 
     @model_validator(mode="after")
     def _check_topics(self) -> "Episode":

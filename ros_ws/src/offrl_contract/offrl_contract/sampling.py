@@ -100,13 +100,14 @@ def episode_ticks(
 ) -> tuple[NDArray[np.bool_], Times]:
     """Return which ticks (T,) lie inside of an episode, and which stretch each belongs to (T,).
 
-    `running` (n, 1) is not 0 while an episode runs; `starts` and `stops` (n,) [ns] are sorted. Of a
+    `running` (n, 1) is not 0 while an episode runs, `starts` and `stops` (n,) [ns] are sorted. Of a
     start and a stop at one instant the start counts. Two ticks of different stretches are never of
     one episode.
     """
     inside = np.ones(len(ticks), np.bool_)
     stretch = np.zeros(len(ticks), np.int64)
-    for events in (starts, stops):
+    begins = None if running is None else running.stamps[rises(running)]
+    for events in (starts, stops, begins):
         if events is not None:
             stretch += np.searchsorted(events, ticks, side="right")
     if starts is not None:
@@ -115,10 +116,22 @@ def episode_ticks(
         inside &= begun > _NEVER
     if running is not None:
         index = newest(running, ticks)
-        value = running.values[:, 0]
-        on = np.concatenate([np.isfinite(value) & (value != 0), [False]])
-        inside &= on[index]
+        inside &= np.append(_is_on(running), False)[index]
     return inside, stretch
+
+
+def rises(switch: Series) -> NDArray[np.bool_]:
+    """Return which messages (n,) of a switch (n, 1) turn it on, from 0 or for the first time."""
+    on = _is_on(switch)
+    rising: NDArray[np.bool_] = on & ~np.append(False, on)[:-1]
+    return rising
+
+
+def _is_on(switch: Series) -> NDArray[np.bool_]:
+    """Return where a switch (n, 1) is on; a message that is not finite turns it off."""
+    value = switch.values[:, 0]
+    on: NDArray[np.bool_] = np.isfinite(value) & (value != 0)
+    return on
 
 
 _NEVER = np.iinfo(np.int64).min

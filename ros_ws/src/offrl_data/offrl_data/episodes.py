@@ -18,6 +18,7 @@ from offrl_contract.sampling import (
     episode_ticks,
     nanoseconds,
     observation_vector,
+    rises,
     sample,
     sample_term,
     usable_runs,
@@ -83,8 +84,9 @@ def on_ticks(robot: Robot, decoded: BagSeries) -> Ticks:
         )
         times += decoded.phase
     events = {
-        key: series[EPISODE + key].stamps[_holds(series[EPISODE + key], each)]
+        key: _events(series[EPISODE + key], each)
         for key, each in robot.episode.topics.items()
+        if key != "running"
     }
     running = series[f"{EPISODE}running"] if robot.episode.running else None
     inside, stretch = episode_ticks(running, events.get("start"), events.get("stop"), times)
@@ -199,13 +201,9 @@ def _outcomes(
     return rewards, terminals
 
 
-def _holds(events: Series, topic: EpisodeTopic) -> Mask:
-    """Return which messages (n,) are events: those whose field is not 0, or all."""
-    if not topic.field:
-        return np.ones(len(events.stamps), np.bool_)
-    value = events.values[:, 0]
-    holds: Mask = np.isfinite(value) & (value != 0)
-    return holds
+def _events(messages: Series, topic: EpisodeTopic) -> Times:
+    """Return the stamps (n,) [ns] of events: where the field rises from 0, or all."""
+    return messages.stamps[rises(messages)] if topic.field else messages.stamps
 
 
 def _spans(usable: Mask, terminals: Mask, max_length: int | None) -> Iterator[tuple[int, int]]:
