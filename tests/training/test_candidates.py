@@ -1,12 +1,11 @@
-"""Models of the data, distances to them, and choices among candidates, by hand."""
+"""Models of the data, and choices among candidates, by hand."""
 
 import math
 
-import pytest
 import torch
 from offrl_training.algorithms.base import Batch, Dims
 from offrl_training.algorithms.bcq import BCQ, BCQConfig, Perturbation
-from offrl_training.behaviour import VAE, clipped_latents, squared_mmd, vae_loss
+from offrl_training.behaviour import VAE, clipped_latents, vae_loss
 from offrl_training.candidates import best_candidate, candidate_values, soft_clipped_value
 from offrl_training.networks import Critic, Normaliser
 from torch import Tensor, tensor
@@ -20,21 +19,6 @@ def test_vae_loss_is_the_error_plus_half_the_divergence() -> None:
     loss = vae_loss(action, data, tensor([[1.0, 0.0]]), tensor([[0.0, math.log(2.0)]]))
     assert close(loss, 0.125 + 0.5 * (0.5 + 1.5 - math.log(2.0)) / 2)
     assert float(vae_loss(data, data, torch.zeros(1, 2), torch.zeros(1, 2))) == 0.0
-
-
-@pytest.mark.parametrize(("kernel", "apart"), [("laplacian", 3.0), ("gaussian", 5.0)])
-def test_mmd_of_two_points(kernel: str, apart: float) -> None:
-    # one sample each, (0, 0) and (1, 2): k is 1, 1 and exp(-apart / 2 sigma)
-    x, y = torch.zeros(1, 1, 2), tensor([[[1.0, 2.0]]])
-    assert close(squared_mmd(x, y, kernel, 0.5), 2.0 - 2.0 * math.exp(-apart))  # type: ignore[arg-type]
-    assert float(squared_mmd(x, x, kernel, 0.5)) == 0.0  # type: ignore[arg-type]
-
-
-def test_mmd_of_two_samples_against_one() -> None:
-    # x = {0, 2}, y = {0}, sigma 1/2: mean k(x, x) = (1 + e^-2) / 2, k(y, y) = 1, k(x, y) as first
-    x, y = tensor([[[0.0], [2.0]]]), torch.zeros(1, 1, 1)
-    half = (1.0 + math.exp(-2.0)) / 2
-    assert close(squared_mmd(x, y, "laplacian", 0.5), half + 1.0 - 2.0 * half)
 
 
 def test_soft_clipped_value_by_hand() -> None:

@@ -25,10 +25,10 @@ class ATACConfig(SACConfig):
     critic_rate: PositiveFloat = 5e-4
     """Adam step size of the critics, the entropy temperature, and the policy's warm start."""
     beta: NonNegativeFloat = 16.0
-    """beta of eq. 1: weight of the Bellman error against pessimism; 0 is imitation. The authors
-    choose it by task, from 0.01 to 64."""
+    """Weight of the Bellman error against pessimism; 0 is imitation. The authors choose it by task;
+    16 is the default of their scripts/main.py (microsoft/ATAC)."""
     residual: float = Field(0.5, ge=0.0, le=1.0)
-    """Share of the residual in the Bellman error (DQRA, section 4.2); the rest is to the target."""
+    """Share of the residual in the Bellman error (DQRA); the rest is to the target."""
     max_norm: PositiveFloat = 100.0
     """Largest norm of each weight matrix of the critics."""
     warm_start: float = Field(0.1, ge=0.0, le=1.0)
@@ -36,12 +36,12 @@ class ATACConfig(SACConfig):
 
 
 def relative_pessimism(q_policy: Tensor, q_data: Tensor) -> Tensor:
-    """Return Q(s, pi(s)) - Q(s, a) (eq. 1), both (K, B): mean over (B,), sum over critics."""
+    """Return Q(s, pi(s)) - Q(s, a), both (K, B): mean over (B,), sum over critics."""
     return (q_policy - q_data).mean(-1).sum()
 
 
 def bellman_loss(q: Tensor, target: Tensor, own_target: Tensor, residual: float) -> Tensor:
-    """Return the mix of residual and target errors (DQRA, section 4.2).
+    """Return the mix of residual and target errors (DQRA).
 
     q (K, B), target (B,) of the target critics, own_target (K, B) of the critics in training, whose
     gradient counts.

@@ -21,7 +21,7 @@ class CalQLConfig(CQLConfig):
 
 
 def calibrate(q: Tensor, returns_to_go: Tensor, uniform: int) -> Tensor:
-    """Return max(Q, return-to-go) (eq. 4.1), but Q at the first `uniform` samples.
+    """Return max(Q, return-to-go), the calibrated value, but Q at the first `uniform` samples.
 
     q (K, B, n), returns_to_go (B,). The uniform samples stay as they are in the authors' code.
     """

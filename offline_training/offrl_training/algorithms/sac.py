@@ -1,7 +1,7 @@
 """SAC with automatic temperature. Haarnoja et al. 2018, arXiv 1812.05905.
 
 Made for learning online, as TD3 is, and the parent of `cql`. Step sizes are those of table 1. In an
-update the policy comes before the critics, as in the authors' later code (rail-berkeley/rlkit).
+update the policy comes before the critics.
 """
 
 import copy

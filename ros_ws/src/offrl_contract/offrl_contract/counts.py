@@ -22,11 +22,6 @@ class ValueCounts:
     lengths: dict[int, int] = field(default_factory=dict)
     """Messages by length of their array; empty for a term that reads no array."""
 
-    @property
-    def other_length(self) -> int:
-        """Messages whose array has not the commonest length."""
-        return sum(self.lengths.values()) - max(self.lengths.values(), default=0)
-
     def __add__(self, other: "ValueCounts") -> "ValueCounts":
         """Return the counts over the messages of both."""
         return ValueCounts(
