@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+import zstandard
 from offrl_contract import robot_from_yaml
 from offrl_data.conversion import convert_bags
 from offrl_data.storage.mcap import Mcap
@@ -183,8 +184,9 @@ def decompression(path: Path) -> None:
     """Read and decompress every chunk, and nothing else."""
     (file,) = path.glob("*.mcap")
     with Mcap(file) as storage:
+        decompressor = zstandard.ZstdDecompressor()
         for chunk in storage.chunks:
-            storage.content(chunk)
+            decompressor.decompress(storage.stored(chunk).data)
 
 
 READERS: dict[str, Callable[[Path], None]] = {

@@ -9,7 +9,7 @@ A path may lead through arrays of structures: `transforms[].transform.translatio
 in each entry, and its slots are `transforms[0].transform.translation.x` and so on.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 _LONGEST_WALK = 4096  # structures or strings in one sequence; longer ones take the general path
 _CDR_HEADER = 4  # bytes, the second of which says the byte order
-_NARROW = 256  # bytes up to which fields are gathered together
+_NARROW = 256  # bytes up to which an array counts as small
 _PADDING = 3  # bytes that a middleware may add to the end
 
 
@@ -59,34 +59,28 @@ class Layout:
         self.slots = slots
         self.texts = texts
         """Strings that all these messages share, by path as asked for, in order."""
-        self._guard_at = _positions((at, len(content)) for at, content in guards)
-        self._guard = np.frombuffer(b"".join(content for _, content in guards), np.uint8)
-        narrow = [slot for slot in slots.values() if slot.width <= _NARROW]
-        self._narrow_at = _positions((slot.offset, slot.width) for slot in narrow)
+        ends = [at + len(content) for at, content in guards]
+        ends += [slot.offset + slot.width for slot in slots.values()]
+        self._width = max(ends, default=0)
+        self._words = [word for at, content in _merged(guards) for word in _words(at, content)]
 
     def matches(self, buffer: Bytes, starts: Starts) -> NDArray[np.bool_]:
         """Whether the messages that start there have the template's layout (n,)."""
-        if not len(self._guard):
-            return np.ones(len(starts), np.bool_)
-        found = buffer[starts[:, None] + self._guard_at]  # (n, g)
-        fits: NDArray[np.bool_] = (found == self._guard).all(axis=1)
+        fits = np.ones(len(starts), np.bool_)
+        rows = _rows(buffer, starts, self._width)
+        for at, word in self._words:
+            fits &= rows[:, at : at + word.itemsize].view(word.dtype)[:, 0] == word
         return fits
 
     def columns(self, buffer: Bytes, starts: Starts) -> dict[str, Array]:
-        """Return the values (n, count) of each wanted field."""
-        narrow = buffer[starts[:, None] + self._narrow_at]  # all small fields side by side
+        """Return the values (n, count) of each wanted field; large arrays may be views."""
+        rows = _rows(buffer, starts, self._width)
         columns: dict[str, Array] = {}
-        taken = 0
         for path, slot in self.slots.items():
             if slot.width == 0:
                 columns[path] = np.empty((len(starts), 0))
                 continue
-            if slot.width <= _NARROW:
-                raw = np.ascontiguousarray(narrow[:, taken : taken + slot.width])
-                taken += slot.width
-            else:
-                raw = _windows(buffer, slot.width)[starts + slot.offset]
-            values = raw.view(slot.dtype)
+            values = rows[:, slot.offset : slot.offset + slot.width].view(slot.dtype)
             if slot.width > _NARROW and values.dtype == np.float32:
                 columns[path] = values  # large arrays stay half as large until they are reduced
                 continue
@@ -95,16 +89,35 @@ class Layout:
         return columns
 
 
-def _windows(buffer: Bytes, width: int) -> Bytes:
-    """Return every run of `width` bytes, (len - width + 1, width), as a view."""
-    shape = (len(buffer) - width + 1, width)
-    return np.ndarray(shape, np.uint8, buffer, strides=(1, 1))
+def _rows(buffer: Bytes, starts: Starts, width: int) -> Bytes:
+    """Return `width` bytes from each start (n, width), a view where these are evenly spaced."""
+    steps = np.diff(starts)
+    if len(steps) and steps[0] > 0 and (steps == steps[0]).all():
+        first, step = int(starts[0]), int(steps[0])
+        shape = (len(starts), width)
+        if first >= 0 and int(starts[-1]) + width <= len(buffer):
+            return np.ndarray(shape, np.uint8, buffer, first, (step, 1))
+    windows: Bytes = np.ndarray((len(buffer) - width + 1, width), np.uint8, buffer, strides=(1, 1))
+    return windows[starts]
 
 
-def _positions(pieces: Iterable[tuple[int, int]]) -> Starts:
-    """Return every position of pieces (offset, width)."""
-    spans = [np.arange(offset, offset + width) for offset, width in pieces]
-    return np.concatenate(spans) if spans else np.zeros(0, np.int64)
+def _merged(pieces: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Join pieces (offset, content) of a message that follow one another."""
+    merged: list[tuple[int, bytes]] = []
+    for at, content in pieces:
+        if merged and merged[-1][0] + len(merged[-1][1]) == at:
+            at, content = merged[-1][0], merged.pop()[1] + content
+        merged.append((at, content))
+    return merged
+
+
+def _words(at: int, content: bytes) -> Iterator[tuple[int, np.unsignedinteger[Any]]]:
+    """Split a piece into words of 8, 4, 2 and 1 bytes, each compared over all messages at once."""
+    done = 0
+    for size in (8, 4, 2, 1):
+        while len(content) - done >= size:
+            yield at + done, np.frombuffer(content, f"u{size}", 1, done)[0]
+            done += size
 
 
 class FieldPlan:

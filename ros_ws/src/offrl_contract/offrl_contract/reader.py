@@ -164,8 +164,9 @@ class TermReader:
 
         Below range_min is no reading, above range_max no return.
         """
-        near = seen < columns["range_min"][:, None]
-        far = seen > columns["range_max"][:, None]
+        least, most = (columns[name][:, None] for name in ("range_min", "range_max"))
+        near = seen < least.astype(seen.dtype)  # the message has all of them in single precision
+        far = seen > most.astype(seen.dtype)
         if not near.any() and not far.any():
             return seen, 0
         outside = int(np.count_nonzero((near | far) & np.isfinite(seen)))

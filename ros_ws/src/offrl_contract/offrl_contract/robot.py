@@ -7,7 +7,6 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from offrl_contract.errors import InputError
@@ -24,6 +23,7 @@ from offrl_contract.terms import (
     Spec,
     Term,
 )
+from offrl_contract.yaml_text import to_yaml
 
 TRANSFORM_TOPICS = ("/tf", "/tf_static")
 TRANSFORM_TYPE = "tf2_msgs/msg/TFMessage"
@@ -282,7 +282,7 @@ class Robot(Spec):
     def to_yaml(self) -> str:
         """Return the canonical text: defaults left out, so that it names each choice once."""
         content = self.model_dump(mode="json", exclude_defaults=True)
-        return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100)
+        return to_yaml(content)
 
     def digest(self) -> str:
         """Return the identity of the content (16 hex digits), blind to comments and layout."""

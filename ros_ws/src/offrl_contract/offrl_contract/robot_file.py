@@ -18,12 +18,13 @@ from offrl_contract.robot import (
     Signal,
     Spec,
 )
+from offrl_contract.yaml_text import from_yaml
 
 
 def robot_from_yaml(text: str, source: str) -> Robot:
     """Build a robot from YAML text; `source` names it in errors. Raises InputError."""
     try:
-        content = yaml.safe_load(text)
+        content = from_yaml(text)
     except yaml.YAMLError as error:
         raise InputError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

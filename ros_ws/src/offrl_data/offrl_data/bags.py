@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import yaml
 import zstandard
 from offrl_contract import InputError
 from offrl_contract.errors import nearest
+from offrl_contract.yaml_text import from_yaml
 
 from offrl_data.storage.base import (
     Block,
@@ -255,7 +255,7 @@ def _read_metadata(path: Path) -> _Metadata:
     if not path.is_file():
         raise InputError(f"no {_METADATA}: storage files read directly")
     try:
-        content: Any = yaml.load(path.read_text(), Loader=_LOADER)
+        content = from_yaml(path.read_text())
         information = content["rosbag2_bagfile_information"]
         topics = information["topics_with_message_count"]
         return _Metadata(
@@ -271,9 +271,6 @@ def _read_metadata(path: Path) -> _Metadata:
         raise InputError(f"{_METADATA} not usable ({reason}): storage files read directly") from (
             error
         )
-
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _is_storage(path: Path) -> bool:

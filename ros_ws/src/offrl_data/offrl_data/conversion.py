@@ -18,7 +18,7 @@ from offrl_contract.errors import nearest
 from offrl_contract.sampling import action_names, observation_names
 
 from offrl_data.bags import Bag
-from offrl_data.dataset_writer import DatasetWriter
+from offrl_data.dataset_writer import DatasetWriter, describe
 from offrl_data.episodes import cut_episodes, on_ticks
 from offrl_data.image_file import ImageFile
 from offrl_data.message_definitions import MessageDefinitions
@@ -85,9 +85,17 @@ def convert_bags(
         reports = _convert_all(task, paths, parts, jobs, advance)
         _require_transitions(reports)
         whole = folder / "whole.h5"
-        with DatasetWriter(whole, robot) as writer:
-            texts, hashes = _join_parts(writer, parts, reports)
-            writer.finish(_metadata(robot, reports, texts, hashes, task.definitions))
+        texts, hashes = _definitions(parts, reports)
+        metadata = _metadata(robot, reports, texts, hashes, task.definitions)
+        if len(parts) == 1:  # its rows are not copied once more
+            os.replace(parts[0], whole)
+            describe(whole, metadata)
+        else:
+            with DatasetWriter(whole, robot) as writer:
+                for part in parts:
+                    with h5py.File(part) as file:
+                        writer.append_file(file)
+                writer.finish(metadata)
         os.replace(whole, out)
     return reports
 
@@ -123,7 +131,8 @@ class _Task:
                 if self.strict and report.losses:
                     raise InputError(f"{path}: --strict: {'; '.join(report.losses)}")
             found = (decoded.definitions, decoded.hashes) if decoded else ({}, {})
-            writer.finish({"report": report.as_dict(), "definitions": found[0], "hashes": found[1]})
+            read = {"definitions": found[0], "definition_hashes": found[1]}
+            writer.finish({"report": report.as_dict(), **read})
         return report
 
 
@@ -189,26 +198,25 @@ def _convert_all(
     return [_report_of(part) for part in parts]
 
 
-def _join_parts(
-    writer: DatasetWriter, parts: list[Path], reports: list[BagReport]
+def _definitions(
+    parts: list[Path], reports: list[BagReport]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Append all parts; return definition texts and hashes by type.
+    """Return definition texts and hashes by type.
 
-    Raises InputError where the definitions of two bags differ.
+    Raises InputError where those of two bags differ.
     """
     texts: dict[str, str] = {}
     hashes: dict[str, tuple[str, str]] = {}
     for part, report in zip(parts, reports, strict=True):
         with h5py.File(part) as file:
             attributes = file["metadata"].attrs
-            for type_name, found in json.loads(attributes["hashes"]).items():
+            for type_name, found in json.loads(attributes["definition_hashes"]).items():
                 before = hashes.setdefault(type_name, (found, report.bag))
                 if before[0] != found:
                     raise InputError(
                         f"{report.bag}: {type_name} is defined otherwise than in {before[1]}"
                     )
             texts = json.loads(attributes["definitions"]) | texts
-            writer.append_file(file)
     return texts, {type_name: found for type_name, (found, _) in hashes.items()}
 
 

@@ -169,8 +169,7 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         attributes["robot"] = self.robot.to_yaml()
         attributes["robot_digest"] = self.robot.digest()
         attributes["offrl_version"] = __version__
-        for name, value in metadata.items():
-            attributes[name] = json.dumps(value)
+        _set(attributes, metadata)
         self._file.close()
         self._disk.check()
         os.fsync(self._disk.fileno())
@@ -220,6 +219,23 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
             self._file.close()
         self._disk.close()
         self._beside.unlink(missing_ok=True)
+
+
+def describe(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Replace metadata of a finished file. Raises OSError where it cannot be written."""
+    disk = Disk(path, "r+")
+    try:
+        with h5py.File(disk, "r+") as file:
+            _set(file["metadata"].attrs, metadata)
+        disk.check()
+        os.fsync(disk.fileno())
+    finally:
+        disk.close()
+
+
+def _set(attributes: h5py.AttributeManager, metadata: Mapping[str, Any]) -> None:
+    for name, value in metadata.items():
+        attributes[name] = json.dumps(value)
 
 
 def _extend(column: h5py.Dataset, rows: NDArray[Any]) -> None:

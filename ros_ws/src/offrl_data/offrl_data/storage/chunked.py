@@ -7,15 +7,20 @@ whose index lies is walked, too.
 import struct
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from offrl_data.storage.base import Blocks, Sliced, Storage, StorageError
+import numpy as np
+
+from offrl_data.storage.base import Blocks, Bytes, Ints, Sliced, Storage, StorageError
+from offrl_data.storage.compression import DamagedError, Packed, decompress_into
 
 BROKEN = (struct.error, IndexError, ValueError, KeyError, UnicodeDecodeError, OverflowError)
 """What parsing damaged bytes may raise."""
+_READ_TOGETHER = 1 << 22  # [bytes], decompressed
 
 
 class Chunk(Protocol):
@@ -31,6 +36,21 @@ class Chunk(Protocol):
 
 
 C = TypeVar("C", bound=Chunk)
+
+
+@dataclass(frozen=True)
+class _Loaded(Generic[C]):
+    """Chunks decompressed side by side."""
+
+    chunks: list[C]
+    buffer: Bytes
+    ends: list[int]
+    """0, and where each chunk ends in the buffer."""
+
+    def apart(self) -> Iterator["_Loaded[C]"]:
+        """Yield them one by one."""
+        for chunk, (begin, end) in zip(self.chunks, pairwise(self.ends), strict=True):
+            yield _Loaded([chunk], self.buffer[begin:end], [0, end - begin])
 
 
 class ChunkedStorage(Storage, Generic[C]):
@@ -69,28 +89,100 @@ class ChunkedStorage(Storage, Generic[C]):
 
     def blocks(self, wanted: Collection[int]) -> Blocks:
         """Yield the messages of the wanted channels; chunks without them are not read."""
-        for chunk in self.chunks:
-            mine = [key for key in chunk.indexes if key in wanted]
-            if not mine and chunk.indexes:
-                continue
-            content = self.content(chunk)
-            if content is not None:
-                found = self._by_index(chunk, content, mine) or self._walked(content)
-                yield from ((key, b) for key, b in found if key in wanted and len(b.received))
+        for loaded in self._loaded(wanted):
+            yield from ((key, block) for key, block in self._found(loaded, wanted) if key in wanted)
         yield from ((key, block) for key, block in self._loose_blocks() if key in wanted)
 
-    def _by_index(self, chunk: C, content: bytes, mine: list[int]) -> list[tuple[int, Sliced]]:
-        """Return the messages that the index of a chunk names; none where it lies."""
-        try:
-            return [(key, self._indexed(content, chunk.indexes[key], key)) for key in mine]
-        except BROKEN:
-            where = f"chunk at byte {chunk.offset}"
-            self.notes.append(f"{where}: index unusable, read record by record")
-            return []
+    def _loaded(self, wanted: Collection[int]) -> Iterator[_Loaded[C]]:
+        """Yield the chunks that hold wanted channels, or may, a few at once in one buffer.
 
-    @abstractmethod
+        What is done per chunk and channel is then done less often.
+        """
+        waiting: list[tuple[C, Packed]] = []
+        for chunk in self.chunks:
+            if chunk.indexes and not any(key in wanted for key in chunk.indexes):
+                continue
+            packed = self._packed(chunk)
+            if packed is None:
+                continue
+            waiting.append((chunk, packed))
+            if not chunk.indexes or sum(each.size for _, each in waiting) > _READ_TOGETHER:
+                yield self._unpacked(waiting)
+                waiting = []
+        yield self._unpacked(waiting)
+
     def content(self, chunk: C) -> bytes | None:
         """Return a chunk's records, as far as they can be had; None where they cannot."""
+        packed = self._packed(chunk)
+        loaded = self._unpacked([(chunk, packed)] if packed else [])
+        return loaded.buffer.tobytes() if loaded.chunks else None
+
+    def _packed(self, chunk: C) -> Packed | None:
+        """Return a chunk as it is stored; None, and a loss, where it cannot be used."""
+        try:
+            return self.stored(chunk)
+        except (DamagedError, *BROKEN) as error:
+            self._lose(chunk, str(error))
+            return None
+
+    def _unpacked(self, waiting: list[tuple[C, Packed]]) -> _Loaded[C]:
+        """Decompress chunks side by side; those that cannot be are left out, with a loss."""
+        buffer = np.empty(sum(packed.size for _, packed in waiting), np.uint8)
+        chunks: list[C] = []
+        ends = [0]
+        for chunk, packed in waiting:
+            target = buffer[ends[-1] : ends[-1] + packed.size]
+            try:
+                ends.append(ends[-1] + decompress_into(target, packed))
+                chunks.append(chunk)
+            except DamagedError as error:
+                self._lose(chunk, str(error))
+        return _Loaded(chunks, buffer[: ends[-1]], ends)
+
+    def _found(self, loaded: _Loaded[C], wanted: Collection[int]) -> list[tuple[int, Sliced]]:
+        """Return the messages of loaded chunks: together by their indexes, or one by one."""
+        try:
+            return self._by_index(loaded, wanted)
+        except BROKEN:
+            if len(loaded.chunks) > 1:
+                return [each for one in loaded.apart() for each in self._found(one, wanted)]
+            (chunk,) = loaded.chunks
+            if chunk.indexes:
+                where = f"chunk at byte {chunk.offset}"
+                self.notes.append(f"{where}: index unusable, read record by record")
+            return self._walked(loaded.buffer.tobytes())
+
+    def _by_index(self, loaded: _Loaded[C], wanted: Collection[int]) -> list[tuple[int, Sliced]]:
+        """Return the messages that indexes name. Raises one of BROKEN where one lies or lacks."""
+        offsets: dict[int, list[Ints]] = {}
+        ends: dict[int, list[Ints]] = {}
+        for chunk, (begin, end) in zip(loaded.chunks, pairwise(loaded.ends), strict=True):
+            if not chunk.indexes:
+                raise ValueError("no index")
+            for key, found in self._offsets(chunk, wanted):
+                if len(found):
+                    offsets.setdefault(key, []).append(found + begin)
+                    ends.setdefault(key, []).append(np.full(len(found), end))
+        blocks = []
+        for key, parts in offsets.items():
+            block = self._sliced(loaded.buffer, np.concatenate(parts), key)
+            if (block.batch.starts + block.batch.sizes > np.concatenate(ends[key])).any():
+                raise ValueError("a message ends outside its chunk")
+            blocks.append((key, block))
+        return blocks
+
+    def _lose(self, chunk: C, reason: str) -> None:
+        """Note a chunk that cannot be read, and how many messages its index names."""
+        lost = sum(self._index_length(at) for at in chunk.indexes.values())
+        self.losses.add(f"chunk at byte {chunk.offset}: {reason}", lost)
+
+    @abstractmethod
+    def stored(self, chunk: C) -> Packed:
+        """Read a chunk; a loss where it is cut off. Raises DamagedError, or one of BROKEN."""
+
+    @abstractmethod
+    def _index_length(self, at: int) -> int:
+        """Return how many messages the index record at an offset names; 0 where it is damaged."""
 
     @abstractmethod
     def _read_index(self) -> bool:
@@ -101,8 +193,15 @@ class ChunkedStorage(Storage, Generic[C]):
         """Find channels and chunks by a walk over all records, for want of an index."""
 
     @abstractmethod
-    def _indexed(self, content: bytes, at: int, channel: int) -> Sliced:
-        """Return the messages that a message index names. Raises one of BROKEN where it lies."""
+    def _offsets(self, chunk: C, wanted: Collection[int]) -> Iterator[tuple[int, Ints]]:
+        """Yield where in a chunk the records of wanted channels begin, sorted, by its index.
+
+        Raises one of BROKEN where the index lies.
+        """
+
+    @abstractmethod
+    def _sliced(self, buffer: Bytes, offsets: Ints, channel: int) -> Sliced:
+        """Return the messages whose records begin at offsets. Raises ValueError if they do not."""
 
     @abstractmethod
     def _walked(self, content: bytes) -> list[tuple[int, Sliced]]:

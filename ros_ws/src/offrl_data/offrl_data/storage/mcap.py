@@ -4,20 +4,21 @@ Source: the MCAP format specification, https://mcap.dev/spec.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from offrl_data.storage.base import Batch, Blocks, Channel, Ints, Sliced, rows_at
+from offrl_data.storage.base import Batch, Blocks, Bytes, Channel, Ints, Sliced, rows_at
 from offrl_data.storage.chunked import BROKEN, ChunkedStorage
-from offrl_data.storage.compression import DamagedError, decompress, decompress_start
+from offrl_data.storage.compression import Packed
 
 MAGIC = b"\x89MCAP0\r\n"
 _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _INDEX, _CHUNK_INDEX = 2, 3, 4, 5, 6, 7, 8
 _STATISTICS, _DATA_END = 0x0B, 0x0F
 _HEAD = struct.Struct("<BQ")  # of every record: opcode, length of its content
+_INDEX_HEAD = struct.Struct("<BQHI")  # of a message index: also its channel, bytes of its entries
 _ENTRY = np.dtype([("time", "<u8"), ("offset", "<u8")])
 _RECORD = np.dtype(
     {
@@ -38,6 +39,8 @@ class Chunk:
     """Of its record in the file."""
     size: int
     """Of its record, header included [bytes]; less than it claims where the file ends."""
+    index_size: int = 0
+    """Of all its message index records [bytes]."""
     indexes: dict[int, int] = field(default_factory=dict)
     """Offset in the file of the message index by channel; empty where there is none."""
 
@@ -58,24 +61,19 @@ class Mcap(ChunkedStorage[Chunk]):
         self._loose: list[tuple[int, int]] = []  # (offset, end) of runs of records outside chunks
         super().__init__(path)
 
-    def content(self, chunk: Chunk) -> bytes | None:
-        """Return a chunk's records, as far as they can be had; None where they cannot."""
+    def stored(self, chunk: Chunk) -> Packed:
+        """Read a chunk; a loss where it is cut off."""
         record = self._read(chunk.offset, chunk.size)
-        where = f"chunk at byte {chunk.offset}"
-        try:
-            length = _HEAD.unpack_from(record)[1]
-            size, crc, named = struct.unpack_from("<QII", record, 25)
-            compression = record[41 : 41 + named].decode()
-            (stored,) = struct.unpack_from("<Q", record, 41 + named)
-            data = record[49 + named : 49 + named + stored]
-            if len(record) < length + _HEAD.size:
-                self.losses.add(f"{where}: cut off after {len(record)} of {length} bytes")
-                return decompress_start(data, compression, size)
-            return decompress(data, compression, size, crc)
-        except (DamagedError, *BROKEN) as error:
-            lost = sum(self._index_length(at) for at in chunk.indexes.values())
-            self.losses.add(f"{where}: {error}", lost)
-            return None
+        length = _HEAD.unpack_from(record)[1]
+        size, crc, named = struct.unpack_from("<QII", record, 25)
+        compression = record[41 : 41 + named].decode()
+        (stored,) = struct.unpack_from("<Q", record, 41 + named)
+        data = record[49 + named : 49 + named + stored]
+        whole = len(record) == length + _HEAD.size
+        if not whole:
+            where = f"chunk at byte {chunk.offset}"
+            self.losses.add(f"{where}: cut off after {len(record)} of {length} bytes")
+        return Packed(data, compression, size, crc, whole)
 
     def _walked(self, content: bytes) -> list[tuple[int, Sliced]]:
         """Return the messages of a chunk by channel."""
@@ -87,15 +85,23 @@ class Mcap(ChunkedStorage[Chunk]):
             content = self._read(begin, end - begin)
             yield from _blocks_of(content, self._walk(content, learn=False))
 
-    def _indexed(self, content: bytes, at: int, channel: int) -> Sliced:
-        """Return the messages that a message index names. Raises one of BROKEN where it lies."""
-        op, length = _HEAD.unpack(self._read(at, _HEAD.size))
-        head = self._read(at + _HEAD.size, min(length, _LONGEST_RECORD))
-        owner, width = struct.unpack_from("<HI", head)
-        if op != _INDEX or owner != channel:
-            raise ValueError("no message index")
-        offsets = np.frombuffer(head, _ENTRY, width // _ENTRY.itemsize, 6)["offset"]
-        return _block(content, np.sort(offsets.astype(np.int64)), channel)
+    def _offsets(self, chunk: Chunk, wanted: Collection[int]) -> Iterator[tuple[int, Ints]]:
+        """Yield where the records of wanted channels begin. Raises one of BROKEN."""
+        first = min(chunk.indexes.values())
+        records = self._read(first, min(chunk.index_size, _LONGEST_RECORD))
+        for key, at in chunk.indexes.items():
+            if key not in wanted:
+                continue
+            op, length, owner, width = _INDEX_HEAD.unpack_from(records, at - first)
+            if op != _INDEX or owner != key or width + 6 > length:
+                raise ValueError("no message index")
+            begin = at - first + _INDEX_HEAD.size
+            entries = np.frombuffer(records, _ENTRY, width // _ENTRY.itemsize, begin)
+            yield key, np.sort(entries["offset"].astype(np.int64))
+
+    def _sliced(self, buffer: Bytes, offsets: Ints, channel: int) -> Sliced:
+        """Return the messages whose records begin at offsets."""
+        return _block(buffer, offsets, channel)
 
     def _index_length(self, at: int) -> int:
         head = self._read(at, _HEAD.size + 6)
@@ -249,9 +255,10 @@ def _chunk_index(content: bytes, file_size: int) -> Chunk:
     offset, size = struct.unpack_from("<QQ", content, 16)
     (width,) = struct.unpack_from("<I", content, 32)
     entries = np.frombuffer(content, np.dtype([("channel", "<u2"), ("at", "<u8")]), width // 10, 36)
+    (index_size,) = struct.unpack_from("<Q", content, 36 + width)
     if not len(MAGIC) <= offset < offset + size <= file_size:
         raise ValueError("a chunk index points outside the file")
-    return Chunk(offset, size, dict(entries.tolist()))
+    return Chunk(offset, size, index_size, dict(entries.tolist()))
 
 
 def _statistics(content: bytes) -> dict[int, int]:
@@ -261,14 +268,12 @@ def _statistics(content: bytes) -> dict[int, int]:
 
 
 def _blocks_of(content: bytes, found: _Found) -> list[tuple[int, Sliced]]:
-    return [
-        (key, _block(content, np.array(starts, np.int64), key)) for key, starts in found.items()
-    ]
-
-
-def _block(content: bytes, offsets: Ints, channel: int) -> Sliced:
-    """Return the messages whose records begin at offsets. Raises ValueError if they do not."""
     buffer = np.frombuffer(content, np.uint8)
+    return [(key, _block(buffer, np.array(at, np.int64), key)) for key, at in found.items()]
+
+
+def _block(buffer: Bytes, offsets: Ints, channel: int) -> Sliced:
+    """Return the messages whose records begin at offsets. Raises ValueError if they do not."""
     heads = rows_at(buffer, offsets, _RECORD.itemsize).view(_RECORD)[:, 0]
     starts = offsets + _RECORD.itemsize
     sizes = heads["size"].astype(np.int64) - _FIXED

@@ -4,7 +4,7 @@ Source: the bag format 2.0, http://wiki.ros.org/Bags/Format/2.0.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from offrl_data.storage.base import (
     rows_at,
 )
 from offrl_data.storage.chunked import BROKEN, ChunkedStorage
-from offrl_data.storage.compression import DamagedError, decompress, decompress_start
+from offrl_data.storage.compression import Packed
 
 MAGIC = b"#ROSBAG V2.0\n"
 _MESSAGE, _BAG, _INDEX, _CHUNK, _CHUNK_INFO, _CONNECTION = 2, 3, 4, 5, 6, 7
@@ -73,22 +73,16 @@ class Ros1Bag(ChunkedStorage[_Chunk]):
         self._loose: list[_Record] = []
         super().__init__(path)
 
-    def content(self, chunk: _Chunk) -> bytes | None:
-        """Return a chunk's records, as far as they can be had; None where they cannot."""
+    def stored(self, chunk: _Chunk) -> Packed:
+        """Read a chunk; a loss where it is cut off."""
         record = chunk.record
-        where = f"chunk at byte {record.offset}"
         data = self._read(record.offset, record.size)
-        try:
-            compression = record.header[b"compression"].decode()
-            size = _number(record.header[b"size"])
-            if len(data) < record.size:
-                self.losses.add(f"{where}: cut off after {len(data)} of {record.size} bytes")
-                return decompress_start(data, compression, size)
-            return decompress(data, compression, size)
-        except (DamagedError, *BROKEN) as error:
-            lost = sum(self._index_count(at) for at in chunk.indexes.values())
-            self.losses.add(f"{where}: {error}", lost)
-            return None
+        compression = record.header[b"compression"].decode()
+        whole = len(data) == record.size
+        if not whole:
+            where = f"chunk at byte {record.offset}"
+            self.losses.add(f"{where}: cut off after {len(data)} of {record.size} bytes")
+        return Packed(data, compression, _number(record.header[b"size"]), whole=whole)
 
     def _walked(self, content: bytes) -> list[tuple[int, Sliced]]:
         """Return the messages of a chunk by connection."""
@@ -102,18 +96,45 @@ class Ros1Bag(ChunkedStorage[_Chunk]):
             stamp = _stamp(record.header[b"time"])
             yield _number(record.header[b"conn"]), _rows(data, [(0, len(data), stamp)])
 
-    def _indexed(self, content: bytes, at: int, channel: int) -> Sliced:
-        """Return the messages that an index record names. Raises one of BROKEN where it lies."""
-        record = self._record(at)
-        if record is None or record.op != _INDEX:
-            raise ValueError("no index record")
-        entries = np.frombuffer(self._read(record.offset, record.size), _ENTRY)
-        entries = entries[np.argsort(entries["offset"], kind="stable")]
-        buffer = np.frombuffer(content, np.uint8)
-        offsets = entries["offset"].astype(np.int64)
-        return _indexed_block(buffer, offsets, content, channel)
+    def _offsets(self, chunk: _Chunk, wanted: Collection[int]) -> Iterator[tuple[int, Ints]]:
+        """Yield where the records of wanted connections begin. Raises one of BROKEN."""
+        for key, at in chunk.indexes.items():
+            if key not in wanted:
+                continue
+            record = self._record(at)
+            if record is None or record.op != _INDEX:
+                raise ValueError("no index record")
+            entries = np.frombuffer(self._read(record.offset, record.size), _ENTRY)
+            yield key, np.sort(entries["offset"].astype(np.int64))
 
-    def _index_count(self, at: int) -> int:
+    def _sliced(self, buffer: Bytes, offsets: Ints, channel: int) -> Sliced:
+        """Return the messages whose records begin at offsets. Raises ValueError if they do not.
+
+        The headers of one connection differ in their time alone: that of the first message is
+        parsed, the others are compared with it.
+        """
+        first = int(offsets[0])
+        width = int.from_bytes(buffer[first : first + 4].tobytes(), "little")
+        head = buffer[first : first + 4 + width].tobytes()
+        fields = _fields(head[4:])
+        if fields.get(b"op") != bytes([_MESSAGE]) or _number(fields[b"conn"]) != channel:
+            raise ValueError("an index points elsewhere")
+        time = head.index(b"time=") + 5
+        heads = rows_at(buffer, offsets, len(head) + 4)
+        template = np.frombuffer(head, np.uint8)
+        differs = heads[:, : len(head)] != template
+        differs[:, time : time + 8] = False
+        if differs.any():
+            raise ValueError("the headers of a connection differ")
+        clock = np.ascontiguousarray(heads[:, time : time + 8]).view("<u4").astype(np.int64)
+        sizes = np.ascontiguousarray(heads[:, len(head) :]).view("<u4")[:, 0].astype(np.int64)
+        starts = offsets + len(head) + 4
+        if (sizes > len(buffer) - starts).any():
+            raise ValueError("a message ends outside its chunk")
+        received = clock[:, 0] * 1_000_000_000 + clock[:, 1]
+        return Sliced(received, None, Batch(buffer, starts, sizes))
+
+    def _index_length(self, at: int) -> int:
         record = self._record(at)
         return record.size // _ENTRY.itemsize if record and record.op == _INDEX else 0
 
@@ -276,36 +297,6 @@ def _fields(content: bytes) -> Header:
 def _rows(content: bytes, rows: list[tuple[int, int, int]]) -> Sliced:
     starts, sizes, received = np.array(rows, np.int64).reshape(-1, 3).T
     return Sliced(received, None, Batch(np.frombuffer(content, np.uint8), starts, sizes))
-
-
-def _indexed_block(buffer: Bytes, offsets: Ints, content: bytes, connection: int) -> Sliced:
-    """Return the messages whose records begin at offsets. Raises ValueError if they do not.
-
-    The headers of one connection differ in their time alone: that of the first message is parsed,
-    the others are compared with it.
-    """
-    if not len(offsets):
-        return _rows(content, [])
-    first = int(offsets[0])
-    width = int.from_bytes(content[first : first + 4], "little")
-    head = content[first : first + 4 + width]
-    fields = _fields(head[4:])
-    if fields.get(b"op") != bytes([_MESSAGE]) or _number(fields[b"conn"]) != connection:
-        raise ValueError("an index points elsewhere")
-    time = head.index(b"time=") + 5
-    heads = rows_at(buffer, offsets, len(head) + 4)
-    template = np.frombuffer(head, np.uint8)
-    differs = heads[:, : len(head)] != template
-    differs[:, time : time + 8] = False
-    if differs.any():
-        raise ValueError("the headers of a connection differ")
-    clock = np.ascontiguousarray(heads[:, time : time + 8]).view("<u4").astype(np.int64)
-    sizes = np.ascontiguousarray(heads[:, len(head) :]).view("<u4")[:, 0].astype(np.int64)
-    starts = offsets + len(head) + 4
-    if (sizes > len(buffer) - starts).any():
-        raise ValueError("a message ends outside its chunk")
-    received = clock[:, 0] * 1_000_000_000 + clock[:, 1]
-    return Sliced(received, None, Batch(buffer, starts, sizes))
 
 
 def _number(value: bytes) -> int:
