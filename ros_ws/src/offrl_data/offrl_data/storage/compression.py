@@ -17,7 +17,7 @@ _PIECE = 1 << 12
 _ERRORS = (zstandard.ZstdError, RuntimeError, OSError, EOFError, ValueError, MemoryError)
 _ZSTD = zstandard.ZstdDecompressor()
 
-_WHOLE: dict[str, Callable[[bytes, int], bytes]] = {  # beside zstd
+_WHOLE: dict[str, Callable[[bytes | memoryview, int], bytes | memoryview]] = {  # beside zstd
     "": lambda data, _: data,
     "none": lambda data, _: data,
     "lz4": lambda data, size: lz4.frame.LZ4FrameDecompressor().decompress(data, size + 1),
@@ -40,7 +40,7 @@ class DamagedError(ValueError):
 class Packed:
     """A chunk as it is stored."""
 
-    data: bytes
+    data: bytes | memoryview
     compression: str
     size: int
     """Decompressed, as it claims [bytes]."""
@@ -92,11 +92,11 @@ def decompress_message(data: bytes) -> bytes:
         raise DamagedError(str(error)) from error
 
 
-def decompress_start(data: bytes, compression: str, size: int) -> bytes:
+def decompress_start(data: bytes | memoryview, compression: str, size: int) -> bytes:
     """Return what can be decompressed from the start of cut-off bytes, `size` bytes at most."""
     limit = min(size, LARGEST_CHUNK)
     if compression not in _STREAMS:
-        return data[:limit] if compression in KNOWN else b""
+        return bytes(data[:limit]) if compression in KNOWN else b""
     stream = _STREAMS[compression]()
     parts: list[bytes] = []
     total = 0

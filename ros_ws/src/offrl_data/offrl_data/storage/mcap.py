@@ -68,7 +68,7 @@ class Mcap(ChunkedStorage[Chunk]):
         size, crc, named = struct.unpack_from("<QII", record, 25)
         compression = record[41 : 41 + named].decode()
         (stored,) = struct.unpack_from("<Q", record, 41 + named)
-        data = record[49 + named : 49 + named + stored]
+        data = memoryview(record)[49 + named : 49 + named + stored]
         whole = len(record) == length + _HEAD.size
         if not whole:
             where = f"chunk at byte {chunk.offset}"
@@ -97,7 +97,7 @@ class Mcap(ChunkedStorage[Chunk]):
                 raise ValueError("no message index")
             begin = at - first + _INDEX_HEAD.size
             entries = np.frombuffer(records, _ENTRY, width // _ENTRY.itemsize, begin)
-            yield key, np.sort(entries["offset"].astype(np.int64))
+            yield key, entries["offset"].astype(np.int64)
 
     def _sliced(self, buffer: Bytes, offsets: Ints, channel: int) -> Sliced:
         """Return the messages whose records begin at offsets."""

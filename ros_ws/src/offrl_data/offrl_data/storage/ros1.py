@@ -105,7 +105,7 @@ class Ros1Bag(ChunkedStorage[_Chunk]):
             if record is None or record.op != _INDEX:
                 raise ValueError("no index record")
             entries = np.frombuffer(self._read(record.offset, record.size), _ENTRY)
-            yield key, np.sort(entries["offset"].astype(np.int64))
+            yield key, entries["offset"].astype(np.int64)
 
     def _sliced(self, buffer: Bytes, offsets: Ints, channel: int) -> Sliced:
         """Return the messages whose records begin at offsets. Raises ValueError if they do not.
