@@ -2,9 +2,9 @@
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from offrl_contract.yaml_text import from_yaml
 from offrl_data.storage.base import (
     Block,
     Channel,
+    Ints,
     Listed,
     Losses,
     Storage,
@@ -31,6 +32,8 @@ from offrl_data.storage.mcap import Mcap
 from offrl_data.storage.ros1 import Ros1Bag
 
 READERS: dict[str, type[Storage]] = {".bag": Ros1Bag, ".db3": Db3, ".mcap": Mcap}
+CLOCK_TOPIC = "/clock"
+"""Where a simulator says what time it is."""
 _LAST_STAMP = 1 << 62  # [ns], in the year 2116
 _COMPRESSED = ".zstd"
 _METADATA = "metadata.yaml"
@@ -86,6 +89,11 @@ class Bag(AbstractContextManager["Bag"]):
             self._stack.close()
             raise
         self.topics = self._topics()
+        self._clock: Callable[[Ints], Ints] | None = None
+
+    def follow(self, clock: Callable[[Ints], Ints]) -> None:
+        """Time all messages by another clock: of receive stamps (n,) [ns] to its, -1 if unknown."""
+        self._clock = clock
 
     @property
     def losses(self) -> Losses:
@@ -101,20 +109,29 @@ class Bag(AbstractContextManager["Bag"]):
 
     def blocks(self, names: Collection[str]) -> Iterator[tuple[Channel, Block]]:
         """Yield the messages of some topics, file by file, each in the order of its file."""
-        read = dict.fromkeys(names, 0)
+        read, untimed = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
         for storage in self._storages:
             wanted = {k: c for k, c in storage.channels.items() if c.topic in read}
             if not wanted:
                 continue
             for key, found in storage.blocks(wanted):
-                block = self._timed(wanted[key].topic, found)
-                read[wanted[key].topic] += len(block.received)
+                topic = wanted[key].topic
+                block = self._timed(topic, found)
+                read[topic] += len(block.received)
+                if self._clock:
+                    untimed[topic] += len(block.received)
+                    block = _timed_by(self._clock, block)
+                    untimed[topic] -= len(block.received)
+                if not len(block.received):
+                    continue
                 yield wanted[key], _unpacked(block) if self._metadata.by_message else block
         for name, count in read.items():
             promised = self.topics[name].promised
             if count < promised:
                 line = f"{name}: {promised} messages announced, {count} found"
                 self._found.add(line, promised - count)
+        notes = [f"{name}: {n} messages before the clock began" for name, n in untimed.items() if n]
+        self._notes += [note for note in notes if note not in self._notes]
 
     def _timed(self, topic: str, block: Block) -> Block:
         """Leave out messages with stamps that no clock shows."""
@@ -248,6 +265,13 @@ def _unpacked(block: Block) -> Block:
         except DamagedError:
             content.append(b"")
     return Listed(block.received, block.published, content, np.arange(len(content)))
+
+
+def _timed_by(clock: Callable[[Ints], Ints], block: Block) -> Block:
+    """Give messages the stamps of another clock; those without one are left out."""
+    stamps = clock(block.received)
+    known = np.flatnonzero(stamps >= 0)
+    return replace(block.only(known), received=stamps[known], published=None)
 
 
 def _read_metadata(path: Path) -> _Metadata:

@@ -38,6 +38,8 @@ class ConvertConfig:
     """Bags that are converted at the same time; the dataset does not depend on it."""
     strict: bool = False
     """Refuse bags that can be read only in part, instead of reporting what was lost."""
+    sim_time: bool = False
+    """Time everything by /clock, as a node with use_sim_time does: for logs of a simulator."""
     resume: bool = False
     """Keep the bags that an interrupted conversion has finished."""
 
@@ -61,6 +63,7 @@ def convert(argv: list[str]) -> None:
             jobs=config.jobs,
             strict=config.strict,
             resume=config.resume,
+            sim_time=config.sim_time,
             advance=lambda fraction: progress.advance(task, fraction),
         )
     _print_reports(reports)

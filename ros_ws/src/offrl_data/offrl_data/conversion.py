@@ -17,7 +17,7 @@ from offrl_contract.definitions import definition_hashes, definition_texts
 from offrl_contract.errors import nearest
 from offrl_contract.sampling import action_names, observation_names
 
-from offrl_data.bags import Bag
+from offrl_data.bags import CLOCK_TOPIC, Bag
 from offrl_data.dataset_writer import DatasetWriter, describe
 from offrl_data.episodes import cut_episodes, on_ticks
 from offrl_data.image_file import ImageFile
@@ -25,6 +25,7 @@ from offrl_data.message_definitions import MessageDefinitions
 from offrl_data.parts import parts_folder
 from offrl_data.processes import in_processes
 from offrl_data.series import BagSeries, TopicReport, all_topics, read_series
+from offrl_data.sim_time import read_sim_time
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,26 @@ def convert_bags(
     jobs: int = 1,
     strict: bool = False,
     resume: bool = False,
+    sim_time: bool = False,
     advance: Callable[[float], None] = _ignore,
 ) -> list[BagReport]:
     """Convert bags into one dataset file, which appears only when all of them are done.
 
     The rows do not depend on `jobs`. A bag that cannot be opened, or lacks a topic, is left out
     with a word in the report; `strict` refuses it, and every loss. An interrupted conversion leaves
-    its finished bags beside `out`, for `resume`. Calls `advance` with the fraction of a bag done.
+    its finished bags beside `out`, for `resume`. With `sim_time`, /clock times everything, as in a
+    node with use_sim_time. Calls `advance` with the fraction of a bag done.
 
-    Raises InputError for a topic that every bag lacks, definitions that differ between bags, and
-    a dataset without transitions.
+    Raises InputError for a topic that every bag lacks, definitions that differ between bags, a
+    dataset without transitions, and a term with `clock: publish` beside `sim_time`.
     """
-    task = _Task(robot, definitions or MessageDefinitions(), strict)
+    timed = [term.name for term in robot.read_terms() if robot.clock_of(term) == "publish"]
+    if sim_time and timed:
+        raise InputError(
+            f"--sim-time: term '{timed[0]}' has clock: publish, which {CLOCK_TOPIC} does not "
+            "count. Allowed: receive, header."
+        )
+    task = _Task(robot, definitions or MessageDefinitions(), strict, sim_time)
     with parts_folder(out, resume) as folder:
         parts = [folder / f"{task.key(path)}.h5" for path in paths]
         reports = _convert_all(task, paths, parts, jobs, advance)
@@ -107,6 +116,7 @@ class _Task:
     robot: Robot
     definitions: MessageDefinitions
     strict: bool
+    sim_time: bool
 
     def key(self, path: Path) -> str:
         """Return the identity of a bag as it lies there and of how it is converted."""
@@ -114,13 +124,16 @@ class _Task:
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         source = self.definitions
         about = (str(path.absolute()), states, self.robot.digest(), source.distro, str(source.msgs))
-        return sha256(repr((about, self.strict, __version__)).encode()).hexdigest()[:16]
+        return sha256(repr((about, self.strict, self.sim_time, __version__)).encode()).hexdigest()[
+            :16
+        ]
 
     def run(self, path: Path, part: Path, advance: Callable[[float], None]) -> BagReport:
         """Convert one bag to a part; one that cannot be used becomes an empty part."""
         with DatasetWriter(part, self.robot) as writer, ExitStack() as stack:
             try:
                 bag = stack.enter_context(Bag(path))
+                notes = self._follow_clock(bag) if self.sim_time else []
             except InputError as error:
                 if self.strict:
                     raise
@@ -128,12 +141,19 @@ class _Task:
             else:
                 about = (self.robot, self.definitions, writer, part)
                 report, decoded = _convert_bag(bag, *about, advance)
+                report.notes[:0] = notes
                 if self.strict and report.losses:
                     raise InputError(f"{path}: --strict: {'; '.join(report.losses)}")
             found = (decoded.definitions, decoded.hashes) if decoded else ({}, {})
             read = {"definitions": found[0], "definition_hashes": found[1]}
             writer.finish({"report": report.as_dict(), **read})
         return report
+
+    def _follow_clock(self, bag: Bag) -> list[str]:
+        """Time a bag by /clock; return a note about it. Raises InputError."""
+        clock = read_sim_time(bag, self.definitions)
+        bag.follow(clock.at)
+        return [clock.summary]
 
 
 def _convert_bag(

@@ -18,7 +18,7 @@ from offrl_contract.reader import TermReader
 from offrl_contract.robot import TRANSFORM_TOPICS, ActionTerm, Clock, ObservationTerm, Signal
 from offrl_contract.sampling import Series, nanoseconds
 
-from offrl_data.bags import Bag
+from offrl_data.bags import CLOCK_TOPIC, Bag
 from offrl_data.decoder import Decoder, TransformDecoder
 from offrl_data.growing import Growing
 from offrl_data.message_definitions import MessageDefinitions
@@ -208,6 +208,7 @@ class _Column:
             raise InputError(f"{where} it goes backwards {backwards} times. {remedy}")
         offset = float(np.median(stamps - self.received)) / 1e9
         if abs(offset) > MAX_CLOCK_OFFSET:
+            remedy += " Or --sim-time, for a simulator's log." * (CLOCK_TOPIC in bag.topics)
             raise InputError(f"{where} it is {offset:+.3f} s from the receive clock. {remedy}")
         return stamps
 
