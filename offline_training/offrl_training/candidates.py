@@ -3,15 +3,13 @@
 import torch
 from torch import Tensor
 
-from offrl_training.networks import Critic
+from offrl_training.networks import Critic, pairs
 
 
 def candidate_values(q: Critic, observation: Tensor, actions: Tensor) -> Tensor:
     """Return Q (K, B, n) of n actions (B, n, a) per observation (B, o)."""
-    count = actions.shape[1]
-    states = observation.repeat_interleave(count, 0)  # (B n, o)
-    values: Tensor = q(states, actions.flatten(0, 1))  # (K, B n)
-    return values.reshape(len(values), -1, count)
+    values: Tensor = q(*pairs(observation, actions))  # (K, B n)
+    return values.reshape(len(values), -1, actions.shape[1])
 
 
 def soft_clipped_value(q: Tensor, lam: float) -> Tensor:
@@ -21,6 +19,7 @@ def soft_clipped_value(q: Tensor, lam: float) -> Tensor:
 
 def best_candidate(q: Critic, observation: Tensor, actions: Tensor) -> Tensor:
     """Return the action (B, a), of n (B, n, a), that the first critic prefers."""
-    chosen = candidate_values(q, observation, actions)[0].argmax(-1)  # (B,)
+    values = q.first(*pairs(observation, actions))  # (B n,)
+    chosen = values.view(-1, actions.shape[1]).argmax(-1)  # (B,)
     index = chosen[:, None, None].expand(-1, 1, actions.shape[-1])
     return torch.gather(actions, 1, index).squeeze(1)

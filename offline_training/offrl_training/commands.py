@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig, C
 from offrl_training.config import TrainingConfig
+from offrl_training.memory import keep_freed_memory
 from offrl_training.run import RunConfig, create_run, resume_run
 from offrl_training.trainer import Trainer, fit
 
@@ -59,6 +60,7 @@ def train(argv: list[str]) -> None:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     torch.set_num_threads(command.training.threads)
+    keep_freed_memory()
     dataset = load_dataset(command.dataset)
     if command.robot is not None:
         require_same(load_robot(command.robot), dataset.robot, command.robot, str(command.dataset))

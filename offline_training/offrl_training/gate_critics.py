@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Batch, Dims, Metrics
-from offrl_training.losses import adam, descend, td_loss, td_target
+from offrl_training.losses import descend, td_loss, td_target
 from offrl_training.networks import Critic, Normaliser, soft_update
 
 Policy = Callable[[Tensor], Tensor]
@@ -41,7 +42,7 @@ class GateCritics(nn.Module):
         self.normaliser = normaliser
         self.q = Critic(CRITICS, dims.observation, dims.action, hidden, generator)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
-        self.q_optimizer = adam(self.q.parameters(), LEARNING_RATE)
+        self.q_optimizer = Adam(self.q.parameters(), LEARNING_RATE)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return Q of each critic (K, B) for observations (B, o) and actions (B, a) in SI units."""

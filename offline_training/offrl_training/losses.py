@@ -1,9 +1,9 @@
-"""What several algorithms share: temporal-difference targets and losses, and one optimiser step."""
-
-from collections.abc import Iterable
+"""What several algorithms share: temporal-difference targets and losses, and one step down."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from offrl_training.adam import Adam
 
 
 def td_target(rewards: Tensor, terminals: Tensor, next_value: Tensor, gamma: float) -> Tensor:
@@ -20,19 +20,10 @@ def td_loss(q: Tensor, target: Tensor) -> Tensor:
     return (q - target).square().mean(-1).sum()
 
 
-def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
-    """Return Adam in its fused form: a third of the time of the others on one CPU core."""
-    return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
-
-
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+def descend(optimizer: Adam, loss: Tensor) -> None:
     """Take one step down the loss in the optimiser's own parameters, touching no other's gradient.
 
     A policy loss runs through the critic; asking for the policy's gradients alone saves the
     critic's weight gradients and leaves nothing behind in them.
     """
-    parameters = optimizer.param_groups[0]["params"]
-    gradients = torch.autograd.grad(loss, parameters)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    optimizer.step()
+    optimizer.descend(torch.autograd.grad(loss, optimizer.parameters))

@@ -127,6 +127,15 @@ class EnsembleMLP(nn.Module):
         q: Tensor = (x * weight.transpose(1, 2)).sum(-1) + bias.squeeze(-1)  # (K, B)
         return q
 
+    def member(self, index: int, x: Tensor) -> Tensor:
+        """Return the outputs (B,) of one network, without the work of the others."""
+        parameters = zip(self.weights, self.biases, strict=True)
+        *hidden, (weight, bias) = [(w[index], b[index]) for w, b in parameters]
+        for w, b in hidden:
+            x = torch.addmm(b, x, w).relu_()
+        q: Tensor = torch.mv(x, weight[:, 0]) + bias[0]
+        return q
+
 
 class Critic(EnsembleMLP):
     """Q(s, a) of K members in network coordinates: (B, o), (B, a) to (K, B)."""
@@ -144,6 +153,10 @@ class Critic(EnsembleMLP):
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:  # type: ignore[override]
         """Return Q (K, B)."""
         return super().forward(torch.cat([observation, action], -1))
+
+    def first(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return Q of the first member (B,)."""
+        return self.member(0, torch.cat([observation, action], -1))
 
 
 class DeterministicPolicy(nn.Module):

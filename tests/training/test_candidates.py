@@ -35,6 +35,10 @@ class Slope(Critic):
         value = observation.squeeze(1)
         return torch.stack([value + action.squeeze(1), value + 2.0 * action.squeeze(1)])
 
+    def first(self, observation: Tensor, action: Tensor) -> Tensor:
+        first: Tensor = self(observation, action)[0]
+        return first
+
 
 def test_candidates_are_valued_and_chosen_per_state() -> None:
     q = Slope(2, 1, 1, (4,), generator())

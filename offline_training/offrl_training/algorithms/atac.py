@@ -9,9 +9,10 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Batch, Dims, Metrics
 from offrl_training.algorithms.sac import SAC, SACConfig, temperature_loss
-from offrl_training.losses import adam, descend, td_loss, td_target
+from offrl_training.losses import descend, td_loss, td_target
 from offrl_training.networks import Critic, soft_update
 
 
@@ -70,7 +71,7 @@ class ATAC(SAC[ATACConfig]):
     def build(self, dims: Dims) -> None:
         """Create what SAC has; the temperature learns at the critics' rate."""
         super().build(dims)
-        self.alpha_optimizer = adam([self.log_alpha], self.config.critic_rate)
+        self.alpha_optimizer = Adam([self.log_alpha], self.config.critic_rate)
         self.warm_updates = int(self.config.warm_start * dims.steps)
 
     def update(self, batch: Batch) -> Metrics:
@@ -102,7 +103,7 @@ class ATAC(SAC[ATACConfig]):
         return {name: value.detach() for name, value in losses.items()}
 
     def update_policy(self, batch: Batch) -> Metrics:
-        """Entropy temperature, then policy: by the second critic, or in the warm start cloning."""
+        """Entropy temperature, then policy: by the first critic, or in the warm start cloning."""
         action, log_prob = self.policy.sample(batch.observations, 1, self.generator)
         action, log_prob = action.squeeze(1), log_prob.squeeze(1)  # (B, a), (B,)
         alpha_loss = temperature_loss(self.log_alpha, log_prob, -float(action.shape[-1]))
@@ -110,7 +111,7 @@ class ATAC(SAC[ATACConfig]):
         if self.warming:
             objective = self.policy.log_prob(batch.observations, batch.actions)  # (B,)
         else:
-            objective = self.q(batch.observations, action)[-1]  # (B,)
+            objective = self.q.first(batch.observations, action)  # (B,)
         alpha = self.log_alpha.detach().exp()
         loss = normalised_sum(-objective.mean(), log_prob.mean(), alpha)
         config = self.config

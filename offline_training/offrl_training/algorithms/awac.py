@@ -11,8 +11,9 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Algorithm, Batch, CriticConfig, Dims, Metrics
-from offrl_training.losses import adam, descend, td_loss, td_target
+from offrl_training.losses import descend, td_loss, td_target
 from offrl_training.networks import Critic, GaussianPolicy, pairs, soft_update
 
 
@@ -56,8 +57,8 @@ class AWAC(Algorithm[W]):
         self.policy = GaussianPolicy(*sizes, self.generator)
         self.q = Critic(2, *sizes, self.generator)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
-        self.policy_optimizer = adam(self.policy.parameters(), config.learning_rate)
-        self.q_optimizer = adam(self.q.parameters(), config.learning_rate)
+        self.policy_optimizer = Adam(self.policy.parameters(), config.learning_rate)
+        self.q_optimizer = Adam(self.q.parameters(), config.learning_rate)
 
     def update(self, batch: Batch) -> Metrics:
         """Update the critics, then the policy, then the target."""

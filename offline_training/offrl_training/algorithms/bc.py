@@ -4,8 +4,9 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat
 from torch import Tensor
 
+from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Algorithm, AlgorithmConfig, Batch, Dims, Metrics
-from offrl_training.losses import adam, descend
+from offrl_training.losses import descend
 from offrl_training.networks import DeterministicPolicy
 
 
@@ -31,7 +32,7 @@ class BC(Algorithm[BCConfig]):
         self.policy = DeterministicPolicy(
             dims.observation, dims.action, self.config.hidden, self.generator
         )
-        self.policy_optimizer = adam(self.policy.parameters(), self.config.learning_rate)
+        self.policy_optimizer = Adam(self.policy.parameters(), self.config.learning_rate)
 
     def update(self, batch: Batch) -> Metrics:
         """Take one step of regression."""

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
+from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Batch, Dims
 from offrl_training.algorithms.bc import BC, BCConfig
-from offrl_training.losses import adam
 from offrl_training.networks import StateGaussianPolicy
 
 
@@ -23,7 +23,7 @@ class BCGaussian(BC):
         self.policy = StateGaussianPolicy(
             dims.observation, dims.action, self.config.hidden, self.generator
         )
-        self.policy_optimizer = adam(self.policy.parameters(), self.config.learning_rate)
+        self.policy_optimizer = Adam(self.policy.parameters(), self.config.learning_rate)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return -log pi(a|s), averaged over (B,)."""

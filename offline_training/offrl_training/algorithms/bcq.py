@@ -12,10 +12,11 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Algorithm, Batch, CriticConfig, Dims, Metrics
 from offrl_training.behaviour import VAE, clipped_latents
 from offrl_training.candidates import best_candidate, candidate_values, soft_clipped_value
-from offrl_training.losses import adam, descend, td_loss, td_target
+from offrl_training.losses import descend, td_loss, td_target
 from offrl_training.networks import MLP, Critic, soft_update
 
 
@@ -93,9 +94,9 @@ class BCQ(Algorithm[BCQConfig]):
         policy, rate = self.policy, self.config.learning_rate
         self.perturbation_target = copy.deepcopy(policy.perturbation).requires_grad_(False)
         self.q_target = copy.deepcopy(policy.q).requires_grad_(False)
-        self.vae_optimizer = adam(policy.vae.parameters(), rate)
-        self.perturbation_optimizer = adam(policy.perturbation.parameters(), rate)
-        self.q_optimizer = adam(policy.q.parameters(), rate)
+        self.vae_optimizer = Adam(policy.vae.parameters(), rate)
+        self.perturbation_optimizer = Adam(policy.perturbation.parameters(), rate)
+        self.q_optimizer = Adam(policy.q.parameters(), rate)
 
     def quick_policy(self, observation: Tensor) -> Tensor:
         """Choose among as few actions as the target does."""
@@ -114,7 +115,7 @@ class BCQ(Algorithm[BCQConfig]):
         with torch.no_grad():
             proposed = policy.vae.sample(s, 1, self.generator).tanh()  # (B, 1, a)
         action = policy.perturbation(s, proposed).squeeze(1)
-        loss = -policy.q(s, action)[0].mean()  # eq. 12
+        loss = -policy.q.first(s, action).mean()  # eq. 12
         descend(self.perturbation_optimizer, loss)
         soft_update(self.q_target, policy.q, self.config.tau)
         soft_update(self.perturbation_target, policy.perturbation, self.config.tau)

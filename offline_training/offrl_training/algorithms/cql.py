@@ -11,9 +11,10 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Batch, Dims, Metrics
 from offrl_training.algorithms.sac import SAC, SACConfig
-from offrl_training.losses import adam, descend, td_loss
+from offrl_training.losses import descend, td_loss
 from offrl_training.networks import pairs
 
 _LARGEST_MULTIPLIER = 1e6
@@ -68,7 +69,7 @@ class CQL(SAC[Q]):
         super().build(dims)
         if self.config.lagrange_gap is not None:
             self.log_multiplier = nn.Parameter(torch.zeros((), device=self.generator.device))
-            self.multiplier_optimizer = adam([self.log_multiplier], self.config.critic_rate)
+            self.multiplier_optimizer = Adam([self.log_multiplier], self.config.critic_rate)
 
     def update_critics(self, batch: Batch) -> Metrics:
         """Bellman error plus the conservative penalty."""

@@ -11,8 +11,9 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
+from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Algorithm, Batch, CriticConfig, Dims, Metrics
-from offrl_training.losses import adam, descend, td_loss, td_target
+from offrl_training.losses import descend, td_loss, td_target
 from offrl_training.networks import Critic, EnsembleMLP, GaussianPolicy, soft_update
 
 
@@ -54,9 +55,9 @@ class IQL(Algorithm[IQLConfig]):
         self.q = Critic(2, *sizes, self.generator)
         self.v = EnsembleMLP(1, dims.observation, config.hidden, self.generator)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
-        self.policy_optimizer = adam(self.policy.parameters(), config.learning_rate)
-        self.q_optimizer = adam(self.q.parameters(), config.learning_rate)
-        self.v_optimizer = adam(self.v.parameters(), config.learning_rate)
+        self.policy_optimizer = Adam(self.policy.parameters(), config.learning_rate)
+        self.q_optimizer = Adam(self.q.parameters(), config.learning_rate)
+        self.v_optimizer = Adam(self.v.parameters(), config.learning_rate)
         self.steps = dims.steps
 
     def update(self, batch: Batch) -> Metrics:

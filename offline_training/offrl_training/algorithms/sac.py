@@ -11,8 +11,9 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
+from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Algorithm, Batch, CriticConfig, Dims, Metrics
-from offrl_training.losses import adam, descend, td_loss, td_target
+from offrl_training.losses import descend, td_loss, td_target
 from offrl_training.networks import Critic, TanhGaussianPolicy, soft_update
 
 
@@ -54,9 +55,9 @@ class SAC(Algorithm[S]):
         self.q = Critic(2, *sizes, self.generator)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.zeros((), device=self.generator.device))
-        self.policy_optimizer = adam(self.policy.parameters(), config.policy_rate)
-        self.q_optimizer = adam(self.q.parameters(), config.critic_rate)
-        self.alpha_optimizer = adam([self.log_alpha], config.policy_rate)
+        self.policy_optimizer = Adam(self.policy.parameters(), config.policy_rate)
+        self.q_optimizer = Adam(self.q.parameters(), config.critic_rate)
+        self.alpha_optimizer = Adam([self.log_alpha], config.policy_rate)
 
     def update(self, batch: Batch) -> Metrics:
         """Update the temperature, the policy, the critics, the target."""

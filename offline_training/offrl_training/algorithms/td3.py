@@ -11,8 +11,9 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Algorithm, Batch, CriticConfig, Dims, Metrics
-from offrl_training.losses import adam, descend, td_loss, td_target
+from offrl_training.losses import descend, td_loss, td_target
 from offrl_training.networks import Critic, DeterministicPolicy, soft_update
 
 
@@ -44,8 +45,8 @@ class TD3(Algorithm[T]):
         self.q = Critic(2, *sizes, self.generator)
         self.policy_target = copy.deepcopy(self.policy).requires_grad_(False)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
-        self.policy_optimizer = adam(self.policy.parameters(), config.learning_rate)
-        self.q_optimizer = adam(self.q.parameters(), config.learning_rate)
+        self.policy_optimizer = Adam(self.policy.parameters(), config.learning_rate)
+        self.q_optimizer = Adam(self.q.parameters(), config.learning_rate)
 
     def update(self, batch: Batch) -> Metrics:
         """Update the critics; every `policy_delay` steps also the policy and the targets."""
@@ -74,7 +75,7 @@ class TD3(Algorithm[T]):
     def update_policy(self, batch: Batch) -> Metrics:
         """One step of the policy, by the first critic as in the authors' code."""
         action = self.policy(batch.observations)
-        q = self.q(batch.observations, action)[0]  # (B,)
+        q = self.q.first(batch.observations, action)  # (B,)
         loss = self.policy_loss(q, action, batch)
         descend(self.policy_optimizer, loss)
         return {"policy_loss": loss.detach()}
