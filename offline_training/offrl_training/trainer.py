@@ -36,6 +36,7 @@ class Trainer:
         check_actions(dataset)
         self.training = training
         self.step = 0
+        self.metrics: Metrics = {}
         self.train_episodes, self.held_out_episodes = split_episodes(
             len(dataset.lengths), training.held_out, training.seed
         )
@@ -60,13 +61,17 @@ class Trainer:
             algorithm, config, dims, normaliser, self.generator
         )
 
-    def advance(self) -> Metrics:
+    def advance(self) -> None:
         """Take one training step."""
         batch = self.sampler.sample(self.training.batch)
-        metrics = self.algorithm.update(batch)
+        self.metrics |= self.algorithm.update(batch)
         self.step += 1
         if self.step % INTERVAL == 0:
-            metrics |= self.gate_critics.update(batch, self.algorithm.quick_policy)
+            self.metrics |= self.gate_critics.update(batch, self.algorithm.quick_policy)
+
+    def take_metrics(self) -> Metrics:
+        """Return the newest value of each metric since the last call, and the held-out errors."""
+        metrics, self.metrics = self.metrics | self.evaluate(), {}
         return metrics
 
     @torch.no_grad()
@@ -86,6 +91,7 @@ class Trainer:
             "gate_critics": self.gate_critics.state_dict(),
             "optimizers": {name: opt.state_dict() for name, opt in self._optimizers().items()},
             "generator": self.generator.get_state(),
+            "metrics": dict(self.metrics),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -95,6 +101,7 @@ class Trainer:
         for name, optimizer in self._optimizers().items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.generator.set_state(state["generator"])
+        self.metrics = dict(state["metrics"])
         self.step = int(state["step"])
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -123,13 +130,12 @@ def fit(
     training = trainer.training
     with MetricsLog(run, trainer.step) as log:
         started, first = time.perf_counter(), trainer.step
-        latest: Metrics = {}
         while trainer.step < training.steps and not stop():
-            latest |= trainer.advance()
+            trainer.advance()
             step = trainer.step
             last = step == training.steps
             if step % training.log_every == 0 or last:
-                metrics = {k: float(v) for k, v in (latest | trainer.evaluate()).items()}
+                metrics = {name: float(value) for name, value in trainer.take_metrics().items()}
                 _check_finite(metrics, run, step)
                 rate = (step - first) / (time.perf_counter() - started)
                 log.write(step, metrics | {"steps_per_second": rate})
