@@ -1,18 +1,24 @@
 """The verb `train`."""
 
+import argparse
 import inspect
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Generic, Union
+from typing import Annotated, Any, Generic
 
 import torch
 import tyro
-from offrl_contract import load_robot
+from offrl_contract import InputError, load_robot
+from offrl_contract.cli import EXIT_BAD_INPUT
+from offrl_contract.errors import nearest
 from offrl_contract.robot_file import require_same
 from offrl_data.dataset import Dataset, load_dataset
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,6 +27,7 @@ from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig, C
 from offrl_training.config import TrainingConfig
 from offrl_training.run import RunConfig, create_run, resume_run
+from offrl_training.settings import load_settings, run_settings
 from offrl_training.trainer import Trainer, fit
 
 _REDRAW = 0.25
@@ -37,6 +44,8 @@ class TrainCommand(Generic[C]):
     """Run folder to write."""
     training: TrainingConfig
     algorithm: C
+    config: Path | None = None
+    """YAML file of settings, under the names of these options; what is given here wins."""
     robot: str | None = None
     """Robot file, or the name of a shipped one, that the dataset must have been made with."""
     resume: bool = False
@@ -45,19 +54,13 @@ class TrainCommand(Generic[C]):
 
 def train(argv: list[str]) -> None:
     """Run `offrl train`. Raises InputError; after a signal KeyboardInterrupt or SystemExit."""
-    verbs = tuple(
-        Annotated[
-            TrainCommand[kind.config_type],  # type: ignore[name-defined]
-            tyro.conf.subcommand(name, description=inspect.getdoc(kind)),
-        ]
-        for name, kind in ALGORITHMS.items()
-    )
-    command: TrainCommand[AlgorithmConfig] = tyro.cli(
-        Union[verbs],  # noqa: UP007  (a union made at run time)
-        prog="offrl train",
-        args=argv,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help())
+        raise SystemExit(0 if argv else EXIT_BAD_INPUT)
+    name, *rest = argv
+    if name not in ALGORITHMS:
+        raise InputError(f"offrl train: unknown algorithm '{name}'.{nearest(name, ALGORITHMS)}")
+    command = _parse(name, rest)
     torch.set_num_threads(command.training.threads)
     dataset = load_dataset(command.dataset)
     if command.robot is not None:
@@ -70,6 +73,32 @@ def train(argv: list[str]) -> None:
         raise KeyboardInterrupt
     if caught:
         raise SystemExit(_EXIT_SIGNAL + caught[0])
+
+
+def _help() -> str:
+    """Return what the verb says about itself."""
+    usage = "usage: offrl train <algorithm> DATASET --out RUN [options]"
+    head = "Algorithms ('offrl train <algorithm> --help' lists the options):"
+    lines = (f"  {name:12} {inspect.getdoc(kind)}" for name, kind in ALGORITHMS.items())
+    return "\n".join([usage, "", head, *lines])
+
+
+def _parse(name: str, argv: list[str]) -> TrainCommand[AlgorithmConfig]:
+    """Read the options of one algorithm; those not given are from the file of --config."""
+    kind = ALGORITHMS[name]
+    first = argparse.ArgumentParser(f"offrl train {name}", add_help=False, allow_abbrev=False)
+    first.add_argument("--config", type=Path)
+    file: Path | None = first.parse_known_args(argv)[0].config
+    settings = load_settings(name, file) if file else run_settings(name, {}, name)
+    command: TrainCommand[AlgorithmConfig] = tyro.cli(
+        TrainCommand[kind.config_type],  # type: ignore[name-defined]
+        prog=f"offrl train {name}",
+        description=inspect.getdoc(kind),
+        args=argv,
+        default=TrainCommand(tyro.MISSING, tyro.MISSING, settings[1], settings[0]),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    return command
 
 
 def _prepare(command: TrainCommand[AlgorithmConfig], dataset: Dataset) -> Trainer:
@@ -101,22 +130,35 @@ def _prepare(command: TrainCommand[AlgorithmConfig], dataset: Dataset) -> Traine
 
 
 def _fit(trainer: Trainer, run: Path, stop: Callable[[], bool]) -> None:
-    """Train under a progress bar."""
+    """Train under a progress bar, or with a line per log where nobody watches."""
+    training = trainer.training
+    first, started = trainer.step, time.monotonic()
+
+    def rate(step: int) -> float:
+        return (step - first) / max(time.monotonic() - started, 1e-9)
+
+    if not sys.stdout.isatty():
+        fit(trainer, run, partial(_say_at_logs, training, rate), stop)
+        return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, TimeRemainingColumn(), refresh_per_second=2) as progress:
-        task = progress.add_task("", total=trainer.training.steps, completed=trainer.step)
-        first, started = trainer.step, time.monotonic()
+        task = progress.add_task("", total=training.steps, completed=first)
         drawn = started
 
         def on_step(step: int) -> None:
             nonlocal drawn
-            now = time.monotonic()
-            if now - drawn >= _REDRAW or step == trainer.training.steps:
-                drawn = now
-                rate = f"{(step - first) / (now - started):.0f} steps/s"
-                progress.update(task, completed=step, description=rate)
+            if time.monotonic() - drawn >= _REDRAW or step == training.steps:
+                drawn = time.monotonic()
+                progress.update(task, completed=step, description=f"{rate(step):.0f} steps/s")
 
         fit(trainer, run, on_step, stop)
+
+
+def _say_at_logs(training: TrainingConfig, rate: Callable[[int], float], step: int) -> None:
+    """Print steps per second and the time left at steps that are logged."""
+    if step % training.log_every == 0 or step == training.steps:
+        left = timedelta(seconds=round((training.steps - step) / rate(step)))
+        print(f"step {step} of {training.steps}: {rate(step):.0f} steps/s, {left} left", flush=True)
 
 
 @contextmanager

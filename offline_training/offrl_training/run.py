@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot, __version__, robot_from_yaml
 from offrl_contract.errors import nearest
-from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from offrl_training import checkpoint
 from offrl_training.algorithms import ALGORITHMS
@@ -22,11 +22,10 @@ from offrl_training.config import TrainingConfig
 from offrl_training.files import write_atomically
 from offrl_training.gate_critics import GateCritics
 from offrl_training.networks import Normaliser
+from offrl_training.settings import validated
 from offrl_training.trainer import Trainer, build
 
 _MAY_DIFFER = ("dataset", "offrl_version", "torch_version")
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class RunConfig(BaseModel):
@@ -125,8 +124,8 @@ def read_config(run: Path) -> RunConfig:
         name = content.get("algorithm") if isinstance(content, dict) else content
         raise InputError(f"{path}: algorithm: '{name}'.{nearest(str(name), ALGORITHMS)}")
     kind = ALGORITHMS[content["algorithm"]].config_type
-    parameters = _validate(kind, content.pop("parameters", {}), f"{path}: parameters")
-    return _validate(RunConfig, {**content, "parameters": parameters}, str(path))
+    parameters = validated(kind, content.pop("parameters", {}), f"{path}: parameters")
+    return validated(RunConfig, {**content, "parameters": parameters}, str(path))
 
 
 def load_run(run: Path) -> TrainedRun:
@@ -170,15 +169,6 @@ def _fitting(path: Path) -> Iterator[None]:
         yield
     except (RuntimeError, KeyError, ValueError) as error:
         raise InputError(f"{path}: does not fit config.yaml and robot.yaml: {error}") from error
-
-
-def _validate(kind: type[M], content: Any, where: str) -> M:
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise InputError(f"{where}: {key}: {first['msg']}") from error
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
