@@ -20,14 +20,15 @@ from offrl_contract import InputError, load_robot
 from offrl_contract.cli import EXIT_BAD_INPUT
 from offrl_contract.errors import nearest
 from offrl_contract.robot_file import require_same
-from offrl_data.dataset import Dataset, load_dataset
+from offrl_data.dataset import load_dataset
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig, C
 from offrl_training.config import TrainingConfig
-from offrl_training.run import RunConfig, create_run, resume_run
+from offrl_training.run import RunConfig, open_run
 from offrl_training.settings import load_settings, run_settings
+from offrl_training.tracking import OnLog, Tracker, require_library, tracking
 from offrl_training.trainer import Trainer, fit
 
 _REDRAW = 0.25
@@ -50,6 +51,8 @@ class TrainCommand(Generic[C]):
     """Robot file, or the name of a shipped one, that the dataset must have been made with."""
     resume: bool = False
     """Continue the run in the folder from its last checkpoint, exactly."""
+    tracker: Tracker = "none"
+    """Send settings and metrics to Weights & Biases or MLflow, too."""
 
 
 def train(argv: list[str]) -> None:
@@ -61,13 +64,21 @@ def train(argv: list[str]) -> None:
     if name not in ALGORITHMS:
         raise InputError(f"offrl train: unknown algorithm '{name}'.{nearest(name, ALGORITHMS)}")
     command = _parse(name, rest)
+    require_library(command.tracker)
     torch.set_num_threads(command.training.threads)
     dataset = load_dataset(command.dataset)
     if command.robot is not None:
         require_same(load_robot(command.robot), dataset.robot, command.robot, str(command.dataset))
-    trainer = _prepare(command, dataset)
-    with _deferred_signals() as caught:
-        _fit(trainer, command.out, lambda: bool(caught))
+    settings = command.algorithm, command.training
+    trainer, config = open_run(
+        command.out, name, settings, dataset, command.dataset.name, command.resume
+    )
+    _announce(trainer, config)
+    with (
+        _deferred_signals() as caught,
+        tracking(command.tracker, command.out, config.settings()) as on_log,
+    ):
+        _fit(trainer, command.out, lambda: bool(caught), on_log)
     print(f"{command.out}: step {trainer.step} of {trainer.training.steps} saved")
     if signal.SIGINT in caught:
         raise KeyboardInterrupt
@@ -79,7 +90,8 @@ def _help() -> str:
     """Return what the verb says about itself."""
     usage = "usage: offrl train <algorithm> DATASET --out RUN [options]"
     head = "Algorithms ('offrl train <algorithm> --help' lists the options):"
-    lines = (f"  {name:12} {inspect.getdoc(kind)}" for name, kind in ALGORITHMS.items())
+    docs = {name: inspect.getdoc(kind) or "" for name, kind in ALGORITHMS.items()}
+    lines = (f"  {name:12} {doc.splitlines()[0]}" for name, doc in docs.items())
     return "\n".join([usage, "", head, *lines])
 
 
@@ -101,35 +113,17 @@ def _parse(name: str, argv: list[str]) -> TrainCommand[AlgorithmConfig]:
     return command
 
 
-def _prepare(command: TrainCommand[AlgorithmConfig], dataset: Dataset) -> Trainer:
-    """Build the trainer, then make or reopen the run folder; bad input leaves no folder behind."""
-    settings = command.algorithm
-    name = next(n for n, kind in ALGORITHMS.items() if kind.config_type is type(settings))
-    trainer = Trainer(name, settings, command.training, dataset)
-    config = RunConfig(
-        algorithm=name,
-        parameters=settings,
-        training=command.training,
-        dataset=command.dataset.name,
-        dataset_digest=dataset.digest,
-        train_episodes=tuple(trainer.train_episodes.tolist()),
-        held_out_episodes=tuple(trainer.held_out_episodes.tolist()),
-    )
-    if command.resume and (command.out / "config.yaml").exists():
-        resume_run(command.out, config, trainer)
-    else:
-        create_run(command.out, config, dataset.robot)
+def _announce(trainer: Trainer, config: RunConfig) -> None:
     held_out = f"{len(config.held_out_episodes)} held out"
-    if len(dataset.lengths) == 1:
+    if len(config.train_episodes) == 1 and not config.held_out_episodes:
         held_out = "none held out, because the dataset has only one"
     print(
-        f"{name}: {len(trainer.sampler)} transitions of {len(config.train_episodes)} episodes "
-        f"({held_out}), from step {trainer.step} to {command.training.steps}"
+        f"{config.algorithm}: {len(trainer.sampler)} transitions of {len(config.train_episodes)} "
+        f"episodes ({held_out}), from step {trainer.step} to {config.training.steps}"
     )
-    return trainer
 
 
-def _fit(trainer: Trainer, run: Path, stop: Callable[[], bool]) -> None:
+def _fit(trainer: Trainer, run: Path, stop: Callable[[], bool], on_log: OnLog) -> None:
     """Train under a progress bar, or with a line per log where nobody watches."""
     training = trainer.training
     first, started = trainer.step, time.monotonic()
@@ -138,7 +132,7 @@ def _fit(trainer: Trainer, run: Path, stop: Callable[[], bool]) -> None:
         return (step - first) / max(time.monotonic() - started, 1e-9)
 
     if not sys.stdout.isatty():
-        fit(trainer, run, partial(_say_at_logs, training, rate), stop)
+        fit(trainer, run, partial(_say_at_logs, training, rate), stop, on_log)
         return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, TimeRemainingColumn(), refresh_per_second=2) as progress:
@@ -151,7 +145,7 @@ def _fit(trainer: Trainer, run: Path, stop: Callable[[], bool]) -> None:
                 drawn = time.monotonic()
                 progress.update(task, completed=step, description=f"{rate(step):.0f} steps/s")
 
-        fit(trainer, run, on_step, stop)
+        fit(trainer, run, on_step, stop, on_log)
 
 
 def _say_at_logs(training: TrainingConfig, rate: Callable[[int], float], step: int) -> None:

@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot, __version__, robot_from_yaml
 from offrl_contract.errors import nearest
+from offrl_data.dataset import Dataset
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from offrl_training import checkpoint
@@ -52,9 +53,13 @@ class RunConfig(BaseModel):
     torch_version: str = str(torch.__version__)
     """PyTorch that made the run."""
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings by one name each, such as `parameters.gamma`, without the split."""
+        return flat(self.model_dump(mode="json", exclude={"train_episodes", "held_out_episodes"}))
+
     def difference(self, other: "RunConfig") -> str:
         """Return the first setting that another run has otherwise, or ""."""
-        mine, theirs = (_flat(config.model_dump(mode="json")) for config in (self, other))
+        mine, theirs = (flat(config.model_dump(mode="json")) for config in (self, other))
         for key in (*mine, *theirs):
             if mine.get(key) != theirs.get(key) and key not in _MAY_DIFFER:
                 return f"{key} is {theirs.get(key)}, was {mine.get(key)}"
@@ -97,6 +102,35 @@ def create_run(run: Path, config: RunConfig, robot: Robot) -> None:
         os.replace(beside, run)
     except OSError as error:
         raise InputError(f"{run}: cannot be written: {error.strerror}") from error
+
+
+def open_run(
+    run: Path,
+    algorithm: str,
+    settings: tuple[AlgorithmConfig, TrainingConfig],
+    dataset: Dataset,
+    name: str,
+    resume: bool,
+) -> tuple[Trainer, RunConfig]:
+    """Prepare training on a dataset of some file name, in a new run folder or a resumed one.
+
+    Raises InputError; bad input leaves no folder behind.
+    """
+    trainer = Trainer(algorithm, *settings, dataset)
+    config = RunConfig(
+        algorithm=algorithm,
+        parameters=settings[0],
+        training=settings[1],
+        dataset=name,
+        dataset_digest=dataset.digest,
+        train_episodes=tuple(trainer.train_episodes.tolist()),
+        held_out_episodes=tuple(trainer.held_out_episodes.tolist()),
+    )
+    if resume and (run / "config.yaml").exists():
+        resume_run(run, config, trainer)
+    else:
+        create_run(run, config, dataset.robot)
+    return trainer, config
 
 
 def resume_run(run: Path, config: RunConfig, trainer: Trainer) -> None:
@@ -171,11 +205,11 @@ def _fitting(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: does not fit config.yaml and robot.yaml: {error}") from error
 
 
-def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+def flat(content: Any, prefix: str = "") -> dict[str, Any]:
     """Return nested mappings as one, keys joined by dots."""
     if not isinstance(content, dict):
         return {prefix: content}
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in content.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
-    return flat
+        found |= flat(value, f"{prefix}.{key}" if prefix else key)
+    return found

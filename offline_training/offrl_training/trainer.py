@@ -20,6 +20,7 @@ from offrl_training.gate_critics import INTERVAL, GateCritics
 from offrl_training.logging import MetricsLog
 from offrl_training.networks import Normaliser
 from offrl_training.sampler import Sampler, check_actions, pack, reward_factor, split_episodes
+from offrl_training.tracking import OnLog
 
 _HELD_OUT_ROWS = 4096
 
@@ -121,7 +122,11 @@ def build(
 
 
 def fit(
-    trainer: Trainer, run: Path, on_step: Callable[[int], None], stop: Callable[[], bool]
+    trainer: Trainer,
+    run: Path,
+    on_step: Callable[[int], None],
+    stop: Callable[[], bool],
+    on_log: OnLog,
 ) -> None:
     """Train to the last step, or until `stop()`; either way the last step has a checkpoint.
 
@@ -138,7 +143,9 @@ def fit(
                 metrics = {name: float(value) for name, value in trainer.take_metrics().items()}
                 _check_finite(metrics, run, step)
                 rate = (step - first) / (time.perf_counter() - started)
-                log.write(step, metrics | {"steps_per_second": rate})
+                metrics["steps_per_second"] = rate
+                log.write(step, metrics)
+                on_log(step, metrics)
             if step % training.checkpoint_every == 0 and not last:
                 _save(trainer, run, log)
             on_step(step)

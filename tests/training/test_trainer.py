@@ -44,7 +44,7 @@ def config(made: Trainer, name: str, dataset: Dataset) -> RunConfig:
 
 
 def run(made: Trainer, folder: Path, until: int = STEPS) -> None:
-    fit(made, folder, lambda _: None, lambda: made.step >= until)
+    fit(made, folder, lambda _: None, lambda: made.step >= until, lambda *_: None)
 
 
 def columns(folder: Path) -> list[dict[str, str]]:
