@@ -2,17 +2,14 @@
 
 import argparse
 import inspect
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, Generic
+from typing import Annotated, Generic
 
 import torch
 import tyro
@@ -28,11 +25,11 @@ from offrl_training.algorithms.base import AlgorithmConfig, C
 from offrl_training.config import TrainingConfig
 from offrl_training.run import RunConfig, open_run
 from offrl_training.settings import load_settings, run_settings
+from offrl_training.signals import deferred_signals, leave
 from offrl_training.tracking import OnLog, Tracker, require_library, tracking
 from offrl_training.trainer import Trainer, fit
 
 _REDRAW = 0.25
-_EXIT_SIGNAL = 128
 
 
 @dataclass(frozen=True)
@@ -75,15 +72,12 @@ def train(argv: list[str]) -> None:
     )
     _announce(trainer, config)
     with (
-        _deferred_signals() as caught,
+        deferred_signals() as caught,
         tracking(command.tracker, command.out, config.settings()) as on_log,
     ):
         _fit(trainer, command.out, lambda: bool(caught), on_log)
     print(f"{command.out}: step {trainer.step} of {trainer.training.steps} saved")
-    if signal.SIGINT in caught:
-        raise KeyboardInterrupt
-    if caught:
-        raise SystemExit(_EXIT_SIGNAL + caught[0])
+    leave(caught)
 
 
 def _help() -> str:
@@ -153,25 +147,3 @@ def _say_at_logs(training: TrainingConfig, rate: Callable[[int], float], step: i
     if step % training.log_every == 0 or step == training.steps:
         left = timedelta(seconds=round((training.steps - step) / rate(step)))
         print(f"step {step} of {training.steps}: {rate(step):.0f} steps/s, {left} left", flush=True)
-
-
-@contextmanager
-def _deferred_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that training saves and leaves; a second one ends at once."""
-    caught: list[int] = []
-    previous: dict[int, Any] = {}
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    def catch(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        caught.append(number)
-        restore()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, catch)
-    try:
-        yield caught
-    finally:
-        restore()
