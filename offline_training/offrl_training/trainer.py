@@ -19,8 +19,9 @@ from offrl_training.config import TrainingConfig
 from offrl_training.gate_critics import INTERVAL, GateCritics
 from offrl_training.logging import MetricsLog
 from offrl_training.networks import Normaliser
-from offrl_training.sampler import Sampler, check_actions, pack, reward_factor, split_episodes
+from offrl_training.sampler import Sampler, check_actions, split_episodes
 from offrl_training.tracking import OnLog
+from offrl_training.transitions import prepare
 
 _HELD_OUT_ROWS = 4096
 
@@ -42,16 +43,11 @@ class Trainer:
             len(dataset.lengths), training.held_out, training.seed
         )
         self.generator = torch.Generator(training.device).manual_seed(training.seed)
-        robot = dataset.robot
-        normaliser = Normaliser(robot.observation_size, robot.limits)
-        places = robot.observation_slices
-        arrays = [places[term.name] for term in robot.observation if len(term.field) == 1]
-        normaliser.fit(dataset.observations[dataset.rows_of(self.train_episodes)], arrays)
-        normaliser.to(training.device)
-        scale = reward_factor(dataset, self.train_episodes, training.reward_scale)
+        transitions = prepare(dataset, self.train_episodes, training, config.gamma)
+        normaliser, robot = transitions.normaliser, dataset.robot
 
         def sampler(episodes: NDArray[np.int64]) -> Sampler:
-            packed = pack(dataset, dataset.rows_of(episodes), normaliser, scale, config.gamma)
+            packed = transitions.take(dataset.rows_of(episodes))
             return Sampler(packed, robot.observation_size, self.generator)
 
         self.sampler = sampler(self.train_episodes)
@@ -118,7 +114,7 @@ def build(
 ) -> tuple[Algorithm[Any], GateCritics]:
     """Create an algorithm and its gate critics."""
     built = ALGORITHMS[algorithm](config, dims, normaliser, generator)
-    return built, GateCritics(dims, config.hidden, config.gamma, normaliser, generator)
+    return built, GateCritics(dims, config.hidden, normaliser, generator)
 
 
 def fit(
