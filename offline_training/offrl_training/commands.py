@@ -1,31 +1,36 @@
 """The verb `train`."""
 
+import argparse
 import inspect
-import signal
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, Generic, Union
+from typing import Annotated, Generic
 
 import torch
 import tyro
-from offrl_contract import load_robot
+from offrl_contract import InputError, load_robot
+from offrl_contract.cli import EXIT_BAD_INPUT
+from offrl_contract.errors import nearest
 from offrl_contract.robot_file import require_same
-from offrl_data.dataset import Dataset, load_dataset
+from offrl_data.dataset import load_dataset
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig, C
 from offrl_training.config import TrainingConfig
 from offrl_training.memory import keep_freed_memory
-from offrl_training.run import RunConfig, create_run, resume_run
+from offrl_training.run import RunConfig, open_run
+from offrl_training.settings import load_settings, run_settings
+from offrl_training.signals import deferred_signals, leave
+from offrl_training.tracking import OnLog, Tracker, require_library, tracking
 from offrl_training.trainer import Trainer, fit
 
 _REDRAW = 0.25
-_EXIT_SIGNAL = 128
 
 
 @dataclass(frozen=True)
@@ -38,106 +43,109 @@ class TrainCommand(Generic[C]):
     """Run folder to write."""
     training: TrainingConfig
     algorithm: C
+    config: Path | None = None
+    """YAML file of settings, under the names of these options; what is given here wins."""
     robot: str | None = None
     """Robot file, or the name of a shipped one, that the dataset must have been made with."""
     resume: bool = False
     """Continue the run in the folder from its last checkpoint, exactly."""
+    tracker: Tracker = "none"
+    """Send settings and metrics to Weights & Biases or MLflow, too."""
 
 
 def train(argv: list[str]) -> None:
     """Run `offrl train`. Raises InputError; after a signal KeyboardInterrupt or SystemExit."""
-    verbs = tuple(
-        Annotated[
-            TrainCommand[kind.config_type],  # type: ignore[name-defined]
-            tyro.conf.subcommand(name, description=inspect.getdoc(kind)),
-        ]
-        for name, kind in ALGORITHMS.items()
-    )
-    command: TrainCommand[AlgorithmConfig] = tyro.cli(
-        Union[verbs],  # noqa: UP007  (a union made at run time)
-        prog="offrl train",
-        args=argv,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help())
+        raise SystemExit(0 if argv else EXIT_BAD_INPUT)
+    name, *rest = argv
+    if name not in ALGORITHMS:
+        raise InputError(f"offrl train: unknown algorithm '{name}'.{nearest(name, ALGORITHMS)}")
+    command = _parse(name, rest)
+    require_library(command.tracker)
     torch.set_num_threads(command.training.threads)
     keep_freed_memory()
     dataset = load_dataset(command.dataset)
     if command.robot is not None:
         require_same(load_robot(command.robot), dataset.robot, command.robot, str(command.dataset))
-    trainer = _prepare(command, dataset)
-    with _deferred_signals() as caught:
-        _fit(trainer, command.out, lambda: bool(caught))
-    print(f"{command.out}: step {trainer.step} of {trainer.training.steps} saved")
-    if signal.SIGINT in caught:
-        raise KeyboardInterrupt
-    if caught:
-        raise SystemExit(_EXIT_SIGNAL + caught[0])
-
-
-def _prepare(command: TrainCommand[AlgorithmConfig], dataset: Dataset) -> Trainer:
-    """Build the trainer, then make or reopen the run folder; bad input leaves no folder behind."""
-    settings = command.algorithm
-    name = next(n for n, kind in ALGORITHMS.items() if kind.config_type is type(settings))
-    trainer = Trainer(name, settings, command.training, dataset)
-    config = RunConfig(
-        algorithm=name,
-        parameters=settings,
-        training=command.training,
-        dataset=command.dataset.name,
-        dataset_digest=dataset.digest,
-        train_episodes=tuple(trainer.train_episodes.tolist()),
-        held_out_episodes=tuple(trainer.held_out_episodes.tolist()),
+    settings = command.algorithm, command.training
+    trainer, config = open_run(
+        command.out, name, settings, dataset, command.dataset.name, command.resume
     )
-    if command.resume and (command.out / "config.yaml").exists():
-        resume_run(command.out, config, trainer)
-    else:
-        create_run(command.out, config, dataset.robot)
+    _announce(trainer, config)
+    with (
+        deferred_signals() as caught,
+        tracking(command.tracker, command.out, config.settings()) as on_log,
+    ):
+        _fit(trainer, command.out, lambda: bool(caught), on_log)
+    print(f"{command.out}: step {trainer.step} of {trainer.training.steps} saved")
+    leave(caught)
+
+
+def _help() -> str:
+    """Return what the verb says about itself."""
+    usage = "usage: offrl train <algorithm> DATASET --out RUN [options]"
+    head = "Algorithms ('offrl train <algorithm> --help' lists the options):"
+    docs = {name: inspect.getdoc(kind) or "" for name, kind in ALGORITHMS.items()}
+    lines = (f"  {name:12} {doc.splitlines()[0]}" for name, doc in docs.items())
+    return "\n".join([usage, "", head, *lines])
+
+
+def _parse(name: str, argv: list[str]) -> TrainCommand[AlgorithmConfig]:
+    """Read the options of one algorithm; those not given are from the file of --config."""
+    kind = ALGORITHMS[name]
+    first = argparse.ArgumentParser(f"offrl train {name}", add_help=False, allow_abbrev=False)
+    first.add_argument("--config", type=Path)
+    file: Path | None = first.parse_known_args(argv)[0].config
+    settings = load_settings(name, file) if file else run_settings(name, {}, name)
+    command: TrainCommand[AlgorithmConfig] = tyro.cli(
+        TrainCommand[kind.config_type],  # type: ignore[name-defined]
+        prog=f"offrl train {name}",
+        description=inspect.getdoc(kind),
+        args=argv,
+        default=TrainCommand(tyro.MISSING, tyro.MISSING, settings[1], settings[0]),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    return command
+
+
+def _announce(trainer: Trainer, config: RunConfig) -> None:
     held_out = f"{len(config.held_out_episodes)} held out"
-    if len(dataset.lengths) == 1:
+    if len(config.train_episodes) == 1 and not config.held_out_episodes:
         held_out = "none held out, because the dataset has only one"
     print(
-        f"{name}: {len(trainer.sampler)} transitions of {len(config.train_episodes)} episodes "
-        f"({held_out}), from step {trainer.step} to {command.training.steps}"
+        f"{config.algorithm}: {len(trainer.sampler)} transitions of {len(config.train_episodes)} "
+        f"episodes ({held_out}), from step {trainer.step} to {config.training.steps}"
     )
-    return trainer
 
 
-def _fit(trainer: Trainer, run: Path, stop: Callable[[], bool]) -> None:
-    """Train under a progress bar."""
+def _fit(trainer: Trainer, run: Path, stop: Callable[[], bool], on_log: OnLog) -> None:
+    """Train under a progress bar, or with a line per log where nobody watches."""
+    training = trainer.training
+    first, started = trainer.step, time.monotonic()
+
+    def rate(step: int) -> float:
+        return (step - first) / max(time.monotonic() - started, 1e-9)
+
+    if not sys.stdout.isatty():
+        fit(trainer, run, partial(_say_at_logs, training, rate), stop, on_log)
+        return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, TimeRemainingColumn(), refresh_per_second=2) as progress:
-        task = progress.add_task("", total=trainer.training.steps, completed=trainer.step)
-        first, started = trainer.step, time.monotonic()
+        task = progress.add_task("", total=training.steps, completed=first)
         drawn = started
 
         def on_step(step: int) -> None:
             nonlocal drawn
-            now = time.monotonic()
-            if now - drawn >= _REDRAW or step == trainer.training.steps:
-                drawn = now
-                rate = f"{(step - first) / (now - started):.0f} steps/s"
-                progress.update(task, completed=step, description=rate)
+            if time.monotonic() - drawn >= _REDRAW or step == training.steps:
+                drawn = time.monotonic()
+                progress.update(task, completed=step, description=f"{rate(step):.0f} steps/s")
 
-        fit(trainer, run, on_step, stop)
+        fit(trainer, run, on_step, stop, on_log)
 
 
-@contextmanager
-def _deferred_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that training saves and leaves; a second one ends at once."""
-    caught: list[int] = []
-    previous: dict[int, Any] = {}
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    def catch(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        caught.append(number)
-        restore()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, catch)
-    try:
-        yield caught
-    finally:
-        restore()
+def _say_at_logs(training: TrainingConfig, rate: Callable[[int], float], step: int) -> None:
+    """Print steps per second and the time left at steps that are logged."""
+    if step % training.log_every == 0 or step == training.steps:
+        left = timedelta(seconds=round((training.steps - step) / rate(step)))
+        print(f"step {step} of {training.steps}: {rate(step):.0f} steps/s, {left} left", flush=True)

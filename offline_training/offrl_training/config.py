@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
-RewardScale = Literal["none", "return_range"]
+RewardScale = Literal["none", "return_range", "standard", "unit"]
 
 
 class TrainingConfig(BaseModel):
@@ -21,7 +21,12 @@ class TrainingConfig(BaseModel):
     held_out: float = Field(0.2, ge=0.0, lt=1.0)
     """Share of the episodes kept from training, for the gate's calibration; whole episodes."""
     reward_scale: RewardScale = "none"
-    """return_range: rewards times 1000 / (largest - smallest episode return), as IQL's authors."""
+    """return_range: rewards times 1000 / (largest - smallest episode return), as IQL's authors;
+    standard: mean 0, deviation 1; unit: from 0 to 1. The last two shift rewards, which changes what
+    it is worth to end early."""
+    n_step: PositiveInt = 1
+    """Ticks whose rewards are summed before a value follows. More than 1 learns faster from late
+    rewards, but from the driver's actions in between, not the policy's."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
     threads: PositiveInt = 1

@@ -33,12 +33,10 @@ class GateCritics(nn.Module):
         self,
         dims: Dims,
         hidden: Sequence[int],
-        gamma: float,
         normaliser: Normaliser,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.gamma = gamma
         self.normaliser = normaliser
         self.q = Critic(CRITICS, dims.observation, dims.action, hidden, generator)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
@@ -54,7 +52,7 @@ class GateCritics(nn.Module):
         with torch.no_grad():
             next_action = policy(batch.next_observations)
             next_value = self.q_target(batch.next_observations, next_action)  # (K, B)
-        return td_target(batch.rewards, batch.terminals, next_value, self.gamma)
+        return td_target(batch.rewards, batch.discounts, next_value)
 
     def error(self, batch: Batch, policy: Policy) -> Tensor:
         """Return the temporal-difference error of each critic (K, B)."""

@@ -1,6 +1,7 @@
 """Metrics of a run: `metrics.csv` and TensorBoard events."""
 
 import csv
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,13 +23,16 @@ class MetricsLog:
         self._writer = SummaryWriter(run / "tensorboard", purge_step=step + 1)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add one row. The first row names the columns; a metric not yet known stays empty."""
+        """Add one row. A metric that is new gets a column, empty in the rows before."""
         row = {"step": float(step), **metrics}
-        if not self._columns:
-            self._columns = list(row)
-            csv.writer(self._file).writerow(self._columns)
+        new = [name for name in row if name not in self._columns]
+        if new:
+            self._columns += new
+            self._file.close()
+            _widen(self._path, self._columns)
+            self._file = self._path.open("a", newline="")
         values = (f"{row[name]:.9g}" if name in row else "" for name in self._columns)
-        csv.writer(self._file).writerow(values)
+        csv.writer(self._file, lineterminator="\n").writerow(values)
         self._file.flush()
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
@@ -48,6 +52,17 @@ class MetricsLog:
     ) -> None:
         self._file.close()
         self._writer.close()
+
+
+def _widen(path: Path, columns: list[str]) -> None:
+    """Rewrite a CSV with these columns, the first of which are those it has."""
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    content = io.StringIO()
+    empty = [""] * len(columns)
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerows([columns, *(row + empty[len(row) :] for row in rows)])
+    write_atomically(path, content.getvalue().encode())
 
 
 def _cut(path: Path, step: int) -> list[str]:

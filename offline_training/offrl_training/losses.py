@@ -6,13 +6,13 @@ from torch import Tensor
 from offrl_training.adam import Adam
 
 
-def td_target(rewards: Tensor, terminals: Tensor, next_value: Tensor, gamma: float) -> Tensor:
+def td_target(rewards: Tensor, discounts: Tensor, next_value: Tensor) -> Tensor:
     """Return y = r + gamma (1 - d) V(s'), (B,) or (K, B) as next_value is.
 
-    d is 1 at terminals only: where the log ended (a timeout) the task went on, and so does the
-    return.
+    The discount is gamma (1 - d), with n-step returns gamma^n (1 - d). d is 1 at terminals only:
+    where the log ended (a timeout) the task went on, and so does the return.
     """
-    return rewards + gamma * (1.0 - terminals) * next_value
+    return rewards + discounts * next_value
 
 
 def td_loss(q: Tensor, target: Tensor) -> Tensor:

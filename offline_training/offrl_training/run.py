@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ import yaml
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot, __version__, robot_from_yaml
 from offrl_contract.errors import nearest
-from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
+from offrl_data.dataset import Dataset
+from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from offrl_training import checkpoint
 from offrl_training.algorithms import ALGORITHMS
@@ -22,11 +23,10 @@ from offrl_training.config import TrainingConfig
 from offrl_training.files import write_atomically
 from offrl_training.gate_critics import GateCritics
 from offrl_training.networks import Normaliser
+from offrl_training.settings import validated
 from offrl_training.trainer import Trainer, build
 
 _MAY_DIFFER = ("dataset", "offrl_version", "torch_version")
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class RunConfig(BaseModel):
@@ -53,9 +53,13 @@ class RunConfig(BaseModel):
     torch_version: str = str(torch.__version__)
     """PyTorch that made the run."""
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings by one name each, such as `parameters.gamma`, without the split."""
+        return flat(self.model_dump(mode="json", exclude={"train_episodes", "held_out_episodes"}))
+
     def difference(self, other: "RunConfig") -> str:
         """Return the first setting that another run has otherwise, or ""."""
-        mine, theirs = (_flat(config.model_dump(mode="json")) for config in (self, other))
+        mine, theirs = (flat(config.model_dump(mode="json")) for config in (self, other))
         for key in (*mine, *theirs):
             if mine.get(key) != theirs.get(key) and key not in _MAY_DIFFER:
                 return f"{key} is {theirs.get(key)}, was {mine.get(key)}"
@@ -100,6 +104,35 @@ def create_run(run: Path, config: RunConfig, robot: Robot) -> None:
         raise InputError(f"{run}: cannot be written: {error.strerror}") from error
 
 
+def open_run(
+    run: Path,
+    algorithm: str,
+    settings: tuple[AlgorithmConfig, TrainingConfig],
+    dataset: Dataset,
+    name: str,
+    resume: bool,
+) -> tuple[Trainer, RunConfig]:
+    """Prepare training on a dataset of some file name, in a new run folder or a resumed one.
+
+    Raises InputError; bad input leaves no folder behind.
+    """
+    trainer = Trainer(algorithm, *settings, dataset)
+    config = RunConfig(
+        algorithm=algorithm,
+        parameters=settings[0],
+        training=settings[1],
+        dataset=name,
+        dataset_digest=dataset.digest,
+        train_episodes=tuple(trainer.train_episodes.tolist()),
+        held_out_episodes=tuple(trainer.held_out_episodes.tolist()),
+    )
+    if resume and (run / "config.yaml").exists():
+        resume_run(run, config, trainer)
+    else:
+        create_run(run, config, dataset.robot)
+    return trainer, config
+
+
 def resume_run(run: Path, config: RunConfig, trainer: Trainer) -> None:
     """Bring a trainer to the last checkpoint of its run. Raises InputError if it is another's."""
     made = read_config(run)
@@ -125,8 +158,8 @@ def read_config(run: Path) -> RunConfig:
         name = content.get("algorithm") if isinstance(content, dict) else content
         raise InputError(f"{path}: algorithm: '{name}'.{nearest(str(name), ALGORITHMS)}")
     kind = ALGORITHMS[content["algorithm"]].config_type
-    parameters = _validate(kind, content.pop("parameters", {}), f"{path}: parameters")
-    return _validate(RunConfig, {**content, "parameters": parameters}, str(path))
+    parameters = validated(kind, content.pop("parameters", {}), f"{path}: parameters")
+    return validated(RunConfig, {**content, "parameters": parameters}, str(path))
 
 
 def load_run(run: Path) -> TrainedRun:
@@ -172,20 +205,11 @@ def _fitting(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: does not fit config.yaml and robot.yaml: {error}") from error
 
 
-def _validate(kind: type[M], content: Any, where: str) -> M:
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise InputError(f"{where}: {key}: {first['msg']}") from error
-
-
-def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+def flat(content: Any, prefix: str = "") -> dict[str, Any]:
     """Return nested mappings as one, keys joined by dots."""
     if not isinstance(content, dict):
         return {prefix: content}
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in content.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
-    return flat
+        found |= flat(value, f"{prefix}.{key}" if prefix else key)
+    return found

@@ -1,4 +1,4 @@
-"""Transitions on the device, packed so that a batch is one gather."""
+"""Who is trained on, and batches: transitions on the device, packed so that one is a gather."""
 
 import numpy as np
 import torch
@@ -8,9 +8,6 @@ from offrl_data.dataset import Dataset
 from torch import Tensor
 
 from offrl_training.algorithms.base import Batch
-from offrl_training.config import RewardScale
-from offrl_training.networks import Normaliser
-from offrl_training.returns import returns_to_go
 
 # Single precision rounds a limit such as 0.3 by this share of the range at most.
 _ROUNDING = 1e-4
@@ -28,20 +25,6 @@ def split_episodes(
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def reward_factor(dataset: Dataset, episodes: NDArray[np.int64], scale: RewardScale) -> float:
-    """Return what rewards are multiplied by. Raises InputError where the returns do not differ."""
-    if scale == "none":
-        return 1.0
-    returns = dataset.returns()[episodes]
-    spread = float(returns.max() - returns.min())
-    if spread == 0.0:
-        raise InputError(
-            f"--reward-scale return_range: the {len(returns)} training episodes have one return, "
-            f"{returns[0]:g}; use none"
-        )
-    return 1000.0 / spread
-
-
 def check_actions(dataset: Dataset) -> None:
     """Raise InputError where an action lies outside the robot's limits."""
     low, high = np.array(dataset.robot.limits, np.float32).T
@@ -53,31 +36,6 @@ def check_actions(dataset: Dataset) -> None:
             f"dataset: actions[{row}, {column}] is {dataset.actions[row, column]:g}, outside the "
             f"robot file's limits [{low[column]:g}, {high[column]:g}] ({len(bad)} such values)"
         )
-
-
-@torch.no_grad()
-def pack(
-    dataset: Dataset,
-    rows: NDArray[np.int64],
-    normaliser: Normaliser,
-    reward_scale: float,
-    gamma: float,
-) -> Tensor:
-    """Return transitions in network coordinates (n, 2 o + a + 3): s, a, r, d, s', return-to-go."""
-    device = normaliser.observation_mean.device
-
-    def put(values: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(values[rows]).to(device, torch.float32)
-
-    columns = (
-        normaliser.observation(put(dataset.observations)),
-        normaliser.action(put(dataset.actions)),
-        reward_scale * put(dataset.rewards)[:, None],
-        put(dataset.terminals)[:, None],
-        normaliser.observation(put(dataset.next_observations)),
-        reward_scale * put(returns_to_go(dataset, gamma))[:, None],
-    )
-    return torch.cat(columns, 1)
 
 
 class Sampler:
@@ -100,8 +58,8 @@ class Sampler:
     def batch(self, rows: Tensor) -> Batch:
         """Return chosen transitions."""
         picked = self.packed.index_select(0, rows)
-        s, a, r, d, next_s, returns = torch.split(picked, self._widths, 1)
-        return Batch(s, a, r.squeeze(1), next_s, d.squeeze(1), returns.squeeze(1))
+        s, a, r, discount, next_s, returns = torch.split(picked, self._widths, 1)
+        return Batch(s, a, r.squeeze(1), next_s, discount.squeeze(1), returns.squeeze(1))
 
     def spread(self, size: int) -> Batch:
         """Return at most `size` transitions, evenly spaced over all."""

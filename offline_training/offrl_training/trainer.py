@@ -19,7 +19,9 @@ from offrl_training.config import TrainingConfig
 from offrl_training.gate_critics import INTERVAL, GateCritics
 from offrl_training.logging import MetricsLog
 from offrl_training.networks import Normaliser
-from offrl_training.sampler import Sampler, check_actions, pack, reward_factor, split_episodes
+from offrl_training.sampler import Sampler, check_actions, split_episodes
+from offrl_training.tracking import OnLog
+from offrl_training.transitions import prepare
 
 _HELD_OUT_ROWS = 4096
 
@@ -36,20 +38,16 @@ class Trainer:
         check_actions(dataset)
         self.training = training
         self.step = 0
+        self.metrics: Metrics = {}
         self.train_episodes, self.held_out_episodes = split_episodes(
             len(dataset.lengths), training.held_out, training.seed
         )
         self.generator = torch.Generator(training.device).manual_seed(training.seed)
-        robot = dataset.robot
-        normaliser = Normaliser(robot.observation_size, robot.limits)
-        places = robot.observation_slices
-        arrays = [places[term.name] for term in robot.observation if len(term.field) == 1]
-        normaliser.fit(dataset.observations[dataset.rows_of(self.train_episodes)], arrays)
-        normaliser.to(training.device)
-        scale = reward_factor(dataset, self.train_episodes, training.reward_scale)
+        transitions = prepare(dataset, self.train_episodes, training, config.gamma)
+        normaliser, robot = transitions.normaliser, dataset.robot
 
         def sampler(episodes: NDArray[np.int64]) -> Sampler:
-            packed = pack(dataset, dataset.rows_of(episodes), normaliser, scale, config.gamma)
+            packed = transitions.take(dataset.rows_of(episodes))
             return Sampler(packed, robot.observation_size, self.generator)
 
         self.sampler = sampler(self.train_episodes)
@@ -60,13 +58,17 @@ class Trainer:
             algorithm, config, dims, normaliser, self.generator
         )
 
-    def advance(self) -> Metrics:
+    def advance(self) -> None:
         """Take one training step."""
         batch = self.sampler.sample(self.training.batch)
-        metrics = self.algorithm.update(batch)
+        self.metrics |= self.algorithm.update(batch)
         self.step += 1
         if self.step % INTERVAL == 0:
-            metrics |= self.gate_critics.update(batch, self.algorithm.quick_policy)
+            self.metrics |= self.gate_critics.update(batch, self.algorithm.quick_policy)
+
+    def take_metrics(self) -> Metrics:
+        """Return the newest value of each metric since the last call, and the held-out errors."""
+        metrics, self.metrics = self.metrics | self.evaluate(), {}
         return metrics
 
     @torch.no_grad()
@@ -86,6 +88,7 @@ class Trainer:
             "gate_critics": self.gate_critics.state_dict(),
             "optimizers": {name: opt.state_dict() for name, opt in self._optimizers().items()},
             "generator": self.generator.get_state(),
+            "metrics": dict(self.metrics),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -95,6 +98,7 @@ class Trainer:
         for name, optimizer in self._optimizers().items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.generator.set_state(state["generator"])
+        self.metrics = dict(state["metrics"])
         self.step = int(state["step"])
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -110,11 +114,15 @@ def build(
 ) -> tuple[Algorithm[Any], GateCritics]:
     """Create an algorithm and its gate critics."""
     built = ALGORITHMS[algorithm](config, dims, normaliser, generator)
-    return built, GateCritics(dims, config.hidden, config.gamma, normaliser, generator)
+    return built, GateCritics(dims, config.hidden, normaliser, generator)
 
 
 def fit(
-    trainer: Trainer, run: Path, on_step: Callable[[int], None], stop: Callable[[], bool]
+    trainer: Trainer,
+    run: Path,
+    on_step: Callable[[int], None],
+    stop: Callable[[], bool],
+    on_log: OnLog,
 ) -> None:
     """Train to the last step, or until `stop()`; either way the last step has a checkpoint.
 
@@ -123,16 +131,17 @@ def fit(
     training = trainer.training
     with MetricsLog(run, trainer.step) as log:
         started, first = time.perf_counter(), trainer.step
-        latest: Metrics = {}
         while trainer.step < training.steps and not stop():
-            latest |= trainer.advance()
+            trainer.advance()
             step = trainer.step
             last = step == training.steps
             if step % training.log_every == 0 or last:
-                metrics = {k: float(v) for k, v in (latest | trainer.evaluate()).items()}
+                metrics = {name: float(value) for name, value in trainer.take_metrics().items()}
                 _check_finite(metrics, run, step)
                 rate = (step - first) / (time.perf_counter() - started)
-                log.write(step, metrics | {"steps_per_second": rate})
+                metrics["steps_per_second"] = rate
+                log.write(step, metrics)
+                on_log(step, metrics)
             if step % training.checkpoint_every == 0 and not last:
                 _save(trainer, run, log)
             on_step(step)

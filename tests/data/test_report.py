@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import MEASURE, OVERFLOWING, Browser, find_chromium
 from offrl_contract import Robot, robot_from_yaml
 from offrl_contract.cli import run
 from offrl_data.dataset import Dataset, Episode, load_dataset
@@ -16,8 +17,6 @@ from offrl_data.dataset_writer import DatasetWriter
 from offrl_data.report_page import MOST_EPISODES, page, write_page
 from offrl_data.report_summary import coverage, duration, remarks
 from plotly.offline import get_plotlyjs
-
-from .browser import Browser, find_chromium
 
 ROBOT = """
 robot: test
@@ -319,21 +318,6 @@ def test_page_sorts_by_a_click_and_follows_the_colour_scheme(
     assert browser.errors == []
 
 
-MEASURE = """
-Array.from(document.querySelectorAll(".plot"), plot => {
-  const size = plot.querySelector(".main-svg").getBoundingClientRect();
-  const marks = Array.from(plot.querySelectorAll(".point path, .points path, .js-line, .hm image"));
-  const shown = marks.filter(each => {
-    const box = each.getBoundingClientRect();
-    return box.width + box.height > 0;
-  });
-  return [plot.id, size.width, size.height, shown.length];
-})
-"""
-OVERFLOWING = """
-Array.from(document.querySelectorAll(".panel, .card"))
-  .filter(each => each.scrollWidth > each.clientWidth).map(each => each.outerHTML.slice(0, 200))
-"""
 SORT = """
 (() => {
   const table = document.querySelector("#episodes table");

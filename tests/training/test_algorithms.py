@@ -39,7 +39,7 @@ def batch(seed: int = 0, size: int = 32) -> Batch:
         actions=2.0 * torch.rand(size, 2, generator=random) - 1.0,
         rewards=torch.randn(size, generator=random),
         next_observations=torch.randn(size, 5, generator=random),
-        terminals=(torch.rand(size, generator=random) < 0.2).float(),
+        discounts=0.99 * (torch.rand(size, generator=random) > 0.2).float(),
         returns_to_go=torch.randn(size, generator=random),
     )
 
@@ -123,7 +123,7 @@ def test_a_terminal_stops_the_bootstrap(name: str) -> None:
     for scale in (1.0, 50.0):
         algorithm, ended = build(name), batch()
         ended = ended._replace(
-            terminals=torch.ones(32), next_observations=scale * ended.next_observations
+            discounts=torch.zeros(32), next_observations=scale * ended.next_observations
         )
         if isinstance(algorithm, CQL):  # its penalty does sample actions at s'
             algorithm.config = CQLConfig(hidden=(16, 16), weight=0.0)

@@ -68,13 +68,13 @@ def test_perturbation_is_bounded() -> None:
 
 
 def test_bcq_target_by_hand() -> None:
-    config = BCQConfig(hidden=(4,), vae_hidden=(4,), phi=0.0, gamma=0.5)
+    config = BCQConfig(hidden=(4,), vae_hidden=(4,), phi=0.0)
     algorithm = BCQ(config, Dims(1, 1, 1), Normaliser(1, [(-1.0, 1.0)]), generator())
     for parameter in algorithm.policy.vae.decoder.parameters():
         parameter.data.zero_()
     algorithm.policy.vae.decoder.biases[-1].data.fill_(math.atanh(0.8))
     algorithm.q_target = Slope(2, 1, 1, (4,), generator())
     s = tensor([[2.0], [2.0]])
-    batch = Batch(s, s, tensor([1.0, 1.0]), s, tensor([0.0, 1.0]), tensor([0.0, 0.0]))
+    batch = Batch(s, s, tensor([1.0, 1.0]), s, tensor([0.5, 0.0]), tensor([0.0, 0.0]))
     # critics say 2.8 and 3.6: 0.75 * 2.8 + 0.25 * 3.6 = 3
     torch.testing.assert_close(algorithm.targets(batch), tensor([1.0 + 0.5 * 3.0, 1.0]))

@@ -19,7 +19,7 @@ def bandit(random: torch.Generator, size: int = 64) -> Batch:
     """Actions uniform in [-EDGE, EDGE], whatever the state."""
     s = torch.randn(size, 1, generator=random)
     a = EDGE * (2.0 * torch.rand(size, 1, generator=random) - 1.0)
-    return Batch(s, a, a.squeeze(1), s, torch.ones(size), torch.zeros(size))
+    return Batch(s, a, a.squeeze(1), s, torch.zeros(size), torch.zeros(size))
 
 
 def learned_action(name: str, steps: int, **settings: Any) -> float:

@@ -12,12 +12,12 @@ from .test_algorithms import LIMITS, batch
 DIMS = Dims(observation=5, action=2, steps=100)
 
 
-def build(gamma: float = 0.9) -> tuple[GateCritics, DeterministicPolicy]:
+def build() -> tuple[GateCritics, DeterministicPolicy]:
     random = torch.Generator().manual_seed(0)
     normaliser = Normaliser(5, LIMITS)
     normaliser.observation_mean.fill_(3.0)
     normaliser.observation_std.fill_(2.0)
-    critics = GateCritics(DIMS, (16, 16), gamma, normaliser, random)
+    critics = GateCritics(DIMS, (16, 16), normaliser, random)
     return critics, DeterministicPolicy(5, 2, (16,), random)
 
 
@@ -44,10 +44,9 @@ def test_targets_by_hand() -> None:
     data = batch()
     targets = critics.targets(data, policy)
     next_q = critics.q_target(data.next_observations, policy(data.next_observations))
-    k, ended = 3, int(data.terminals.argmax())
-    going = int((1.0 - data.terminals).argmax())
+    k, ended, going = 3, int(data.discounts.argmin()), int(data.discounts.argmax())
     assert targets[k, ended] == data.rewards[ended]
-    torch.testing.assert_close(targets[k, going], data.rewards[going] + 0.9 * next_q[k, going])
+    torch.testing.assert_close(targets[k, going], data.rewards[going] + 0.99 * next_q[k, going])
 
 
 def test_members_start_apart_and_targets_start_equal() -> None:
@@ -70,7 +69,7 @@ def test_forward_takes_si_units() -> None:
 
 def test_update_learns_a_constant_return_and_leaves_the_policy_alone() -> None:
     """Reward 1 without end is worth 1 / (1 - gamma) = 2."""
-    critics, policy = build(gamma=0.5)
+    critics, policy = build()
     before = [parameter.clone() for parameter in policy.parameters()]
     for parameter in critics.q_optimizer.param_groups:
         parameter["lr"] = 1e-2
@@ -80,7 +79,7 @@ def test_update_learns_a_constant_return_and_leaves_the_policy_alone() -> None:
         actions=stay,
         rewards=torch.ones(32),
         next_observations=data.observations,
-        terminals=torch.zeros(32),
+        discounts=torch.full((32,), 0.5),
     )
     start = critics.error(data, policy).abs().mean().detach()
     for _ in range(400):

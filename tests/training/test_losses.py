@@ -26,8 +26,8 @@ def close(value: Tensor, expected: float) -> bool:
     return float(value.detach()) == pytest.approx(expected, rel=1e-6)
 
 
-def test_td_target_stops_at_terminals_only() -> None:
-    target = td_target(tensor([1.0, 1.0]), tensor([0.0, 1.0]), tensor([10.0, 10.0]), 0.9)
+def test_td_target_takes_the_next_value_by_its_discount() -> None:
+    target = td_target(tensor([1.0, 1.0]), tensor([0.9, 0.0]), tensor([10.0, 10.0]))
     assert target.tolist() == [10.0, 1.0]
 
 

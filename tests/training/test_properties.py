@@ -35,7 +35,7 @@ def train(name: str, data: Batch, steps: int, **settings: Any) -> Algorithm[Any]
     dims = Dims(data.observations.shape[1], data.actions.shape[1], steps)
     normaliser = Normaliser(dims.observation, [(-1.0, 1.0)] * dims.action)
     kind = ALGORITHMS[name]
-    config = kind.config_type(**{"hidden": (32, 32), "gamma": 0.9, **FAST[name], **settings})
+    config = kind.config_type(**{"hidden": (32, 32), **FAST[name], **settings})
     algorithm = kind(config, dims, normaliser, torch.Generator().manual_seed(0))
     random = torch.Generator().manual_seed(1)
     for _ in range(steps):
@@ -51,8 +51,8 @@ def unrelated(actions: Tensor, rewards: Tensor, gamma: float) -> Batch:
     """
     states = torch.randn(2, len(actions), 1, generator=torch.Generator().manual_seed(0))
     later = gamma / (1.0 - gamma) * rewards.mean()
-    none = torch.zeros(len(actions))
-    return Batch(states[0], actions[:, None], rewards, states[1], none, rewards + later)
+    discounts = torch.full_like(actions, gamma)
+    return Batch(states[0], actions[:, None], rewards, states[1], discounts, rewards + later)
 
 
 # --- a driver who never does more than 0.2: what lies beyond is a guess of the critic ---
@@ -73,7 +73,7 @@ def small_actions() -> Tensor:
 def narrow(name: str) -> tuple[Tensor, float]:
     """Actions on STATES, and their mean Q, after training on small actions with reward = action."""
     data = unrelated(small_actions(), small_actions(), NARROW_GAMMA)
-    settings = {"gamma": NARROW_GAMMA, "tau": 0.05, **TEMPERED.get(name, {})}
+    settings = {"tau": 0.05, **TEMPERED.get(name, {})}
     algorithm = train(name, data, 1000, **settings)
     action = algorithm.policy(STATES)
     return action, float(algorithm.get_submodule("q")(STATES, action).mean())
@@ -110,7 +110,7 @@ def test_cal_ql_is_not_below_what_the_driver_earned_and_cql_is() -> None:
     earned = 1.0 / (1.0 - 0.8)
     found = {}
     for name in ("cql", "cal_ql"):
-        algorithm = train(name, data, 700, gamma=0.8, tau=0.05, policy_rate=1e-4)
+        algorithm = train(name, data, 700, tau=0.05, policy_rate=1e-4)
         assert isinstance(algorithm, CQL)
         sampled, _ = algorithm.policy.sample(STATES, 50, torch.Generator().manual_seed(0))
         found[name] = float(algorithm.q(*pairs(STATES, sampled)).mean())
@@ -132,14 +132,14 @@ STITCHING: Settings = {
 def walk(*places: Tensor, pays: bool, random: torch.Generator) -> list[list[Tensor]]:
     """Go from place to place in steps of at most STEP in each direction, with some noise."""
     x = places[0] + 0.05 * torch.randn(2, generator=random)
-    nothing, rows = torch.tensor(0.0), []
+    nothing, discount, rows = torch.tensor(0.0), torch.tensor(0.9), []
     for place in places[1:]:
         while float((place - x).abs().max()) > 0.15:
             action = ((place - x) / STEP).clamp(-1.0, 1.0)
             action = (action + 0.3 * torch.randn(2, generator=random)).clamp(-1.0, 1.0)
-            rows.append([x, action, nothing, x + STEP * action, nothing, nothing])
+            rows.append([x, action, nothing, x + STEP * action, discount, nothing])
             x = x + STEP * action
-    rows[-1][2], rows[-1][4] = torch.tensor(float(pays)), torch.tensor(1.0)
+    rows[-1][2], rows[-1][4] = torch.tensor(float(pays)), nothing
     return rows
 
 
@@ -178,8 +178,8 @@ def test_offline_learning_stitches(name: str) -> None:
 def bandit(actions: Tensor, rewards: Tensor) -> Batch:
     """Every transition ends the task."""
     states = torch.randn(len(actions), 1, generator=torch.Generator().manual_seed(3))
-    ones = torch.ones(len(actions))
-    return Batch(states, actions[:, None], rewards, states, ones, rewards)
+    none = torch.zeros(len(actions))
+    return Batch(states, actions[:, None], rewards, states, none, rewards)
 
 
 def one_in_ten_pays() -> Batch:

@@ -8,6 +8,7 @@ from offrl_contract import cli
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig
 from offrl_training.config import TrainingConfig
+from offrl_training.sweep.plan import SweepConfig
 from readme_tables import options
 
 README = Path(__file__).parents[2] / "offline_training" / "README.md"
@@ -22,6 +23,7 @@ def tables() -> str:
     for name, kind in ALGORITHMS.items():
         table = options(kind.config_type, AlgorithmConfig, dash="--")
         parts.append(f"`{name}`:\n\n{table}")
+    parts.append(f"A sweep file:\n\n{options(SweepConfig)}")
     return "\n\n".join(parts)
 
 

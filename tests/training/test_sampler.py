@@ -7,15 +7,24 @@ import pytest
 import torch
 from offrl_contract import InputError
 from offrl_data.dataset import Dataset
+from offrl_training.config import TrainingConfig
 from offrl_training.networks import Normaliser
-from offrl_training.returns import returns_to_go
-from offrl_training.sampler import Sampler, check_actions, pack, reward_factor, split_episodes
+from offrl_training.sampler import Sampler, check_actions, split_episodes
+from offrl_training.transitions import Transitions, prepare
+
+
+def prepared(dataset: Dataset, gamma: float = 0.9, **settings: object) -> Transitions:
+    """All episodes prepared for training."""
+    training = TrainingConfig.model_validate(settings)
+    return prepare(dataset, np.arange(len(dataset.lengths)), training, gamma)
 
 
 def whole(dataset: Dataset) -> Sampler:
-    normaliser = Normaliser(1, dataset.robot.limits)
-    packed = pack(dataset, np.arange(len(dataset)), normaliser, 1.0, 0.9)
-    return Sampler(packed, 1, torch.Generator())
+    """All transitions, with observations in SI units."""
+    transitions = prepared(dataset)
+    transitions.normaliser.observation_mean.zero_()
+    transitions.normaliser.observation_std.fill_(1.0)
+    return Sampler(transitions.pack(0, len(dataset)), 1, torch.Generator())
 
 
 @pytest.mark.parametrize(
@@ -38,25 +47,43 @@ def test_split_depends_on_the_seed() -> None:
 def test_timeouts_are_not_terminals_and_lead_to_the_last_observation(dataset: Dataset) -> None:
     batch = whole(dataset).batch(torch.arange(len(dataset)))
     ends = dataset.starts + dataset.lengths - 1
-    assert batch.terminals.sum() == dataset.terminals.sum() < len(ends)
-    assert not batch.terminals[torch.from_numpy(dataset.timeouts)].any()
+    terminals = torch.from_numpy(dataset.terminals)
+    assert 0 < terminals.sum() < len(ends)
+    assert torch.equal(batch.discounts, torch.where(terminals, 0.0, 0.9))
     assert np.array_equal(batch.next_observations[ends], dataset.final_observations)
     inner = np.setdiff1d(np.arange(len(dataset)), ends)
     assert torch.equal(batch.next_observations[inner], batch.observations[inner + 1])
 
 
 def test_batch_is_in_network_coordinates(dataset: Dataset) -> None:
-    normaliser = Normaliser(1, dataset.robot.limits)
-    normaliser.fit(dataset.observations)
-    rows = np.arange(len(dataset))
-    sampler = Sampler(pack(dataset, rows, normaliser, 2.0, 0.9), 1, torch.Generator())
-    batch = sampler.batch(torch.arange(len(dataset)))
+    packed = prepared(dataset).pack(0, len(dataset))
+    batch = Sampler(packed, 1, torch.Generator()).batch(torch.arange(len(dataset)))
     assert float(batch.observations.mean()) == pytest.approx(0.0, abs=1e-4)
     assert float(batch.observations.std()) == pytest.approx(1.0, abs=1e-2)
     assert torch.allclose(batch.actions, torch.from_numpy(dataset.actions) - 0.5, atol=1e-6)
-    assert torch.equal(batch.rewards, 2.0 * torch.from_numpy(dataset.rewards))
-    expected = 2.0 * torch.from_numpy(returns_to_go(dataset, 0.9)).float()
-    torch.testing.assert_close(batch.returns_to_go, expected)
+    assert torch.equal(batch.rewards, torch.from_numpy(dataset.rewards))
+    inner = np.setdiff1d(np.arange(len(dataset)), dataset.starts + dataset.lengths - 1)
+    assert torch.equal(batch.next_observations[inner], batch.observations[inner + 1])
+
+
+def test_any_rows_are_as_in_the_whole(dataset: Dataset) -> None:
+    """Spans that begin and end inside episodes, at their ends, and a row alone."""
+    transitions = prepared(dataset, n_step=7)
+    packed = transitions.pack(0, len(dataset))
+    for first, last in (
+        (0, 1),
+        (0, 40),
+        (3, 39),
+        (35, 40),
+        (38, 41),
+        (39, 40),
+        (17, 230),
+        (399, 400),
+    ):
+        assert torch.equal(transitions.pack(first, last), packed[first:last])
+    rows = np.array([0, 1, 2, 38, 39, 40, 120, 399])
+    assert torch.equal(transitions.take(rows), packed[rows])
+    assert transitions.take(rows[:0]).shape == (0, packed.shape[1])
 
 
 def test_sampling_is_uniform_and_follows_the_generator(dataset: Dataset) -> None:
@@ -94,16 +121,6 @@ def test_actions_come_out_inside_the_limits() -> None:
     torch.testing.assert_close(action, torch.tensor([[-0.3], [0.7], [0.2], [0.7]]))
     assert bool(((action >= low) & (action <= high)).all())
     torch.testing.assert_close(normaliser.action(action[:3]).flatten()[:2], torch.tensor([-1, 1.0]))
-
-
-def test_reward_factor(dataset: Dataset) -> None:
-    episodes = np.arange(len(dataset.lengths))
-    returns = dataset.returns()
-    expected = 1000.0 / (returns.max() - returns.min())
-    assert reward_factor(dataset, episodes, "return_range") == pytest.approx(expected)
-    assert reward_factor(dataset, episodes, "none") == 1.0
-    with pytest.raises(InputError, match="1 training episodes have one return"):
-        reward_factor(dataset, episodes[:1], "return_range")
 
 
 def test_actions_outside_the_limits_are_refused(dataset: Dataset) -> None:

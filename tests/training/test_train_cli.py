@@ -1,15 +1,20 @@
 """`offrl train` as a user meets it: bad input, signals, resume."""
 
+import csv
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import torch
 import yaml
+from kill_at import run_and_kill
 from offrl_contract import Robot, cli
 from offrl_data.dataset_writer import DatasetWriter
 from offrl_training import checkpoint
@@ -64,14 +69,100 @@ def test_help_lists_each_setting_with_its_meaning(capsys: pytest.CaptureFixture[
     assert "--held-out" in text
 
 
+def test_help_lists_the_algorithms(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, code in ((["--help"], 0), ([], 2)):
+        with pytest.raises(SystemExit) as leaving:
+            train(*arguments)
+        assert leaving.value.code == code
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()[3:]]
+        assert [line[0] for line in lines] == list(ALGORITHMS)
+        assert all(len(line) > 5 for line in lines)
+
+
 @pytest.mark.parametrize(
-    "arguments", [["iqq"], ["iql", "--expectile", "1.5"], ["iql", "--expectil", "0.5"]]
+    ("arguments", "sentence"),
+    [
+        (["--expectile", "1.5"], "Input should be less than 1"),
+        (["--expectil", "0.5"], "Perhaps you meant: --expectile"),
+    ],
 )
-def test_wrong_arguments_leave_with_2(arguments: list[str], path: Path, tmp_path: Path) -> None:
+def test_wrong_arguments_leave_with_2(
+    arguments: list[str],
+    sentence: str,
+    path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(SystemExit) as leaving:
-        train(arguments[0], path, "--out", tmp_path / "run", *arguments[1:])
+        train("iql", path, "--out", tmp_path / "run", *arguments)
     assert leaving.value.code == 2
+    assert sentence in " ".join(capsys.readouterr().err.replace("│", "").split())
     assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_algorithm_is_named(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "iqq", path, "--out", "run")
+    assert said == "error: offrl train: unknown algorithm 'iqq'. Did you mean 'iql'?\n"
+
+
+def test_settings_from_a_file_and_options_over_them(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "iql.yaml"
+    file.write_text("steps: 4\nheld-out: 0.5\nexpectile: 0.9\nbeta: 1e+1\nhidden: [8, 4]\n")
+    base = ["iql", path, "--config", file, "--out"]
+    assert train(*base, tmp_path / "a", "--expectile", "0.8", "--batch", "16") == 0
+    saved = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
+    assert saved["training"] | {"steps": 4, "held_out": 0.5, "batch": 16} == saved["training"]
+    expected = {"expectile": 0.8, "beta": 10.0, "hidden": [8, 4], "gamma": 0.99}
+    assert saved["parameters"] | expected == saved["parameters"]
+
+    again = ["iql", path, "--config", tmp_path / "a" / "config.yaml", "--out", tmp_path / "b"]
+    assert train(*again) == 0  # what was saved makes the same run
+    first, second = (load_run(tmp_path / name).algorithm.state_dict() for name in ("a", "b"))
+    assert differing(first, second) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("expectil: 0.9", "s.yaml: expectil: unknown key. Did you mean 'expectile'?"),
+        ("stepps: 9", "s.yaml: stepps: unknown key. Did you mean 'steps'?"),
+        ("alpha: 2.5", "s.yaml: alpha: unknown key."),  # of td3_bc
+        ("expectile: 1.5", "s.yaml: expectile: Input should be less than 1, got 1.5"),
+        ("batch: many", "s.yaml: batch: Input should be a valid integer"),
+        ("hidden: []", "s.yaml: hidden: Tuple should have at least 1 item"),
+        ("- steps", "s.yaml: not a mapping"),
+        ("steps: [", "s.yaml: not YAML"),
+        ("{algorithm: bc, parameters: {}, training: {}}", "s.yaml: algorithm: a run of 'bc'"),
+    ],
+)
+def test_a_wrong_file_of_settings_is_refused(
+    text: str, sentence: str, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(text)
+    said = refused(capsys, "iql", path, "--out", tmp_path / "run", "--config", file)
+    assert sentence in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_file_of_settings_is_refused(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["iql", path, "--out", tmp_path / "run"]
+    assert "none.yaml: cannot be read" in refused(capsys, *base, "--config=none.yaml")
+
+
+def test_progress_is_one_line_per_log_where_nobody_watches(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["bc", path, "--steps", 25, "--log-every", 10, *SMALL]
+    assert train(*base, "--out", tmp_path / "run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    progress = r"step (\d+) of 25: \d+ steps/s, 0:\d\d:\d\d left"
+    steps = [match[1] for line in lines[1:-1] if (match := re.fullmatch(progress, line))]
+    assert steps == ["10", "20", "25"]
+    assert len(lines) == 5
 
 
 def test_bad_datasets_are_refused(
@@ -176,3 +267,46 @@ def test_a_run_that_was_stopped_terminated_and_killed_ends_the_same(
     assert stopped.step == steps
     assert differing(straight.algorithm.state_dict(), stopped.algorithm.state_dict()) == []
     assert differing(straight.gate_critics.state_dict(), stopped.gate_critics.state_dict()) == []
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_resumes_to_the_bit_after_a_kill(
+    name: str, path: Path, tmp_path: Path
+) -> None:
+    kind = ALGORITHMS[name].config_type
+    widths = {key: [8, 8] for key in kind.model_fields if key.endswith("hidden")}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(widths))
+    common = [name, path, "--config", tmp_path / "s.yaml", "--steps", 30, "--batch", 16]
+    common += ["--log-every", 5, "--checkpoint-every", 10]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert train(*common, "--out", straight) == 0
+    again = ["train", *map(str, common), "--out", str(killed), "--resume"]
+    assert run_and_kill(again, 17) == -signal.SIGKILL
+    assert checkpoint.steps_of(killed) == [10]
+    assert rows(killed)[-1]["step"] == "15"  # ahead of the checkpoint
+    assert cli.run(again) == 0
+    first, second = (checkpoint.load(folder, 30) for folder in (straight, killed))
+    assert first.keys() == second.keys()
+    assert unequal(first, second) == []
+    assert rows(straight) == rows(killed)
+    assert [row["step"] for row in rows(killed)] == ["5", "10", "15", "20", "25", "30"]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, but for the speed."""
+    with (folder / "metrics.csv").open() as file:
+        return [{**row, "steps_per_second": ""} for row in csv.DictReader(file)]
+
+
+def unequal(a: Any, b: Any, where: str = "") -> list[str]:
+    """Where two states differ, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return [] if torch.equal(a, b) else [where]
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        return [found for key in a for found in unequal(a[key], b[key], f"{where}.{key}")]
+    if isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        pairs = enumerate(zip(a, b, strict=True))
+        return [found for i, pair in pairs for found in unequal(*pair, f"{where}[{i}]")]
+    return [] if a == b else [where]

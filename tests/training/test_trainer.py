@@ -11,6 +11,8 @@ from offrl_contract import InputError
 from offrl_data.dataset import Dataset
 from offrl_training import checkpoint
 from offrl_training.algorithms import ALGORITHMS
+from offrl_training.algorithms.base import Batch, Metrics
+from offrl_training.algorithms.bc import BC
 from offrl_training.config import TrainingConfig
 from offrl_training.logging import MetricsLog
 from offrl_training.run import RunConfig, create_run, load_run, resume_run
@@ -42,7 +44,7 @@ def config(made: Trainer, name: str, dataset: Dataset) -> RunConfig:
 
 
 def run(made: Trainer, folder: Path, until: int = STEPS) -> None:
-    fit(made, folder, lambda _: None, lambda: made.step >= until)
+    fit(made, folder, lambda _: None, lambda: made.step >= until, lambda *_: None)
 
 
 def columns(folder: Path) -> list[dict[str, str]]:
@@ -75,6 +77,39 @@ def test_resume_is_exact(name: str, dataset: Dataset, tmp_path: Path) -> None:
     assert torch.equal(straight.generator.get_state(), resumed.generator.get_state())
     assert columns(folders[0]) == columns(folders[1])
     assert [int(row["step"]) for row in columns(folders[1])] == list(range(20, 201, 20))
+
+
+class Warming(BC):
+    """Measures one thing for 45 updates, then another at every fourth."""
+
+    def update(self, batch: Batch) -> Metrics:
+        metrics = super().update(batch)
+        if self.updates <= 45:
+            return metrics | {"warm_loss": metrics["policy_loss"]}
+        return metrics | ({"late_loss": metrics["policy_loss"]} if self.updates % 4 == 0 else {})
+
+
+def test_rows_are_the_same_whenever_a_run_was_resumed(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, in and after a warm-up, and between two rows."""
+    monkeypatch.setitem(ALGORITHMS, "warming", Warming)
+    straight = trainer("warming", dataset, steps=70, log_every=10)
+    create_run(tmp_path / "straight", config(straight, "warming", dataset), dataset.robot)
+    run(straight, tmp_path / "straight")
+    expected = (tmp_path / "straight" / "metrics.csv").read_text().splitlines()
+    for stop in (35, 45, 48, 50, 63):
+        folder = tmp_path / f"resumed_{stop}"
+        create_run(folder, config(straight, "warming", dataset), dataset.robot)
+        run(trainer("warming", dataset, steps=70, log_every=10), folder, until=stop)
+        resumed = trainer("warming", dataset, steps=70, log_every=10)
+        resume_run(folder, config(resumed, "warming", dataset), resumed)
+        run(resumed, folder)
+        assert columns(folder) == columns(tmp_path / "straight")
+        assert (folder / "metrics.csv").read_text().splitlines()[0] == expected[0]
+    rows = columns(tmp_path / "straight")
+    assert [row["warm_loss"] != "" for row in rows] == [True] * 5 + [False] * 2
+    assert [row["late_loss"] != "" for row in rows] == [False] * 4 + [True] * 3
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -140,6 +175,19 @@ def test_rows_after_the_checkpoint_and_half_rows_are_cut(tmp_path: Path) -> None
         log.write(30, {"loss": 0.5})
     text = (tmp_path / "metrics.csv").read_text().split()
     assert text == ["step,loss", "10,3.33333333", "20,6.66666667", "30,0.5"]
+
+
+def test_a_metric_that_comes_late_gets_a_column(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path, 0) as log:
+        log.write(1, {"loss": 0.5})
+        log.write(2, {"loss": 0.25, "penalty": 3.0})
+        log.write(3, {"penalty": 2.0})
+    rows = ["step,loss,penalty", "1,0.5,", "2,0.25,3", "3,,2"]
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == rows
+    with MetricsLog(tmp_path, 2) as log:
+        log.write(3, {"loss": 0.125, "weight": 1.0})
+    rows = ["step,loss,penalty,weight", "1,0.5,,", "2,0.25,3,", "3,0.125,,1"]
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == rows
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "foreign"])

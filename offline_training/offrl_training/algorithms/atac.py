@@ -84,7 +84,7 @@ class ATAC(SAC[ATACConfig]):
 
     def update_critics(self, batch: Batch) -> Metrics:
         """Bellman error and, after the warm start, pessimism about the policy against the data."""
-        s, a, r, next_s, d, _ = batch
+        s, a, r, next_s, discount, _ = batch
         config = self.config
         with torch.no_grad():
             action, _ = self.policy.sample(s, 1, self.generator)
@@ -93,7 +93,7 @@ class ATAC(SAC[ATACConfig]):
         states = torch.cat([s, next_s, s])  # (3B, o)
         actions = torch.cat([a, next_action.squeeze(1), action.squeeze(1)])  # (3B, a)
         q, next_q, q_policy = self.q(states, actions).chunk(3, 1)  # (2, B) each
-        target, own_target = (td_target(r, d, v, config.gamma) for v in (next_value, next_q))
+        target, own_target = (td_target(r, discount, v) for v in (next_value, next_q))
         bellman = bellman_loss(q, target, own_target, config.residual)
         pessimism = relative_pessimism(q_policy, q)
         loss = bellman if self.warming else normalised_sum(pessimism, bellman, config.beta)

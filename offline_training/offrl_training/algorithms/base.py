@@ -34,11 +34,12 @@ class Batch(NamedTuple):
     actions: Tensor
     """(B, a) in [-1, 1]."""
     rewards: Tensor
-    """(B,)"""
+    """(B,) with n-step returns r_t + gamma r_{t+1} + … of n ticks."""
     next_observations: Tensor
-    """(B, o)"""
-    terminals: Tensor
-    """(B,) 1 where the task ended, else 0; a timeout is 0."""
+    """(B, o) where the last of these ticks led."""
+    discounts: Tensor
+    """(B,) what a value there counts at t: gamma, or gamma^n; 0 where the task ended (a terminal,
+    not a timeout)."""
     returns_to_go: Tensor
     """(B,) what the log earned from here on (see returns.py)."""
 

@@ -132,4 +132,4 @@ class BCQ(Algorithm[BCQConfig]):
         next_value = soft_clipped_value(
             candidate_values(self.q_target, next_s, actions), config.lam
         )
-        return td_target(batch.rewards, batch.terminals, next_value, config.gamma)
+        return td_target(batch.rewards, batch.discounts, next_value)

@@ -62,7 +62,7 @@ class IQL(Algorithm[IQLConfig]):
 
     def update(self, batch: Batch) -> Metrics:
         """Update V, then the policy, then Q, then the target."""
-        s, a, r, next_s, d, _ = batch
+        s, a, r, next_s, discount, _ = batch
         config = self.config
         with torch.no_grad():
             q = self.q_target(s, a).amin(0)  # (B,)
@@ -77,7 +77,7 @@ class IQL(Algorithm[IQLConfig]):
         self.policy_optimizer.param_groups[0]["lr"] = self.policy_rate()
         descend(self.policy_optimizer, pi_loss)
 
-        q_loss = td_loss(self.q(s, a), td_target(r, d, next_v, config.gamma))  # eq. 6
+        q_loss = td_loss(self.q(s, a), td_target(r, discount, next_v))  # eq. 6
         descend(self.q_optimizer, q_loss)
         soft_update(self.q_target, self.q, config.tau)
         self.updates += 1

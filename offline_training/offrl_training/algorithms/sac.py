@@ -88,7 +88,7 @@ class SAC(Algorithm[S]):
     def target(self, batch: Batch) -> Tensor:
         """Return r + gamma (1 - d) V(s') (B,)."""
         next_value = self.next_value(batch.next_observations)
-        return td_target(batch.rewards, batch.terminals, next_value, self.config.gamma)
+        return td_target(batch.rewards, batch.discounts, next_value)
 
     def next_value(self, observations: Tensor) -> Tensor:
         """Return the soft value min Q'(s, a) - alpha log pi(a|s), a ~ pi (eq. 3), (B,)."""

@@ -66,7 +66,7 @@ class TD3(Algorithm[T]):
             noise = (noise * config.target_noise).clamp(-config.noise_clip, config.noise_clip)
             next_action = (self.policy_target(batch.next_observations) + noise).clamp(-1.0, 1.0)
             next_value = self.q_target(batch.next_observations, next_action).amin(0)  # (B,)
-            target = td_target(batch.rewards, batch.terminals, next_value, config.gamma)
+            target = td_target(batch.rewards, batch.discounts, next_value)
         q = self.q(batch.observations, batch.actions)  # (2, B)
         loss = td_loss(q, target)
         descend(self.q_optimizer, loss)

@@ -11,7 +11,8 @@ from plotly.subplots import make_subplots
 
 from offrl_data.dataset import Dataset
 from offrl_data.report_summary import BagEntry, dropped_ticks
-from offrl_data.report_terms import BLUE, LIMIT_LINE, RED, Figure, Span, bars, bounded, counted
+from offrl_data.report_terms import BLUE, LIMIT_LINE, RED, Span, bars, bounded, counted
+from offrl_data.web_page import Figure
 
 MOST_BAGS = 24
 """Bags in the figure of dropped ticks; those that lost most, where there are more."""

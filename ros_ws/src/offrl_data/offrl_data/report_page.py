@@ -1,17 +1,11 @@
 """One web page that shows a dataset; plotly's script and all numbers are inside it."""
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 import numpy as np
-from offrl_contract import InputError
-from plotly.offline import get_plotlyjs
 
 from offrl_data.dataset import Dataset
 from offrl_data.report_figures import (
@@ -34,7 +28,6 @@ from offrl_data.report_summary import (
 from offrl_data.report_terms import (
     POINTS,
     SLICES,
-    Figure,
     TermData,
     action_terms,
     observation_terms,
@@ -42,35 +35,12 @@ from offrl_data.report_terms import (
     term_figure,
 )
 from offrl_data.series import MAX_CLOCK_OFFSET
+from offrl_data.web_page import Plots, Section, cards, panel, table, web_page, write_whole
 
 MOST_EPISODES = 5000
 """Episodes in the table."""
 _MOST_REMARKS = 20
 _MOST_NAMES = 3
-
-Cell = str | int | float
-Section = tuple[str, str, str]
-"""Heading, a sentence that explains it, content; all HTML."""
-
-
-class _Plots:
-    """The figures of a page, each drawn by the page's script into a division of its own."""
-
-    def __init__(self) -> None:
-        self._figures: list[str] = []
-
-    def place(self, figure: Figure) -> str:
-        """Return the division of a figure."""
-        number = len(self._figures)
-        figure.layout.template = None
-        self._figures.append(figure.to_json())
-        return (
-            f'<div class="plot" id="figure-{number}" style="height:{figure.layout.height}px"></div>'
-        )
-
-    def as_json(self) -> str:
-        """Return all figures, as text that may stand inside a script element."""
-        return f"[{','.join(self._figures)}]".replace("<", "\\u003c")
 
 
 def write_page(dataset: Dataset, name: str, out: Path) -> int:
@@ -78,66 +48,36 @@ def write_page(dataset: Dataset, name: str, out: Path) -> int:
 
     Raises InputError where it cannot be written.
     """
-    content = page(dataset, name).encode()
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error}") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-    return len(content)
+    return write_whole(page(dataset, name), out)
 
 
 def page(dataset: Dataset, name: str) -> str:
     """Return the page of a dataset."""
-    plots = _Plots()
+    plots, robot = Plots(), dataset.robot
     sections = list(_sections(dataset, plots))
-    anchors = [heading.lower().replace(" ", "-") for heading, _, _ in sections]
-    parts = [_cards(dataset), _remarks(remarks(dataset))]
-    for anchor, (heading, sentence, content) in zip(anchors, sections, strict=True):
-        parts.append(
-            f'<section id="{anchor}"><h2>{heading}</h2><p>{sentence}</p>{content}</section>'
-        )
-    links = [
-        f'<a href="#{anchor}">{heading}</a>'
-        for anchor, (heading, _, _) in zip(anchors, sections, strict=True)
-    ]
-    robot = dataset.robot
-    return Template(files("offrl_data").joinpath("report.html").read_text("utf-8")).substitute(
-        title=escape(name),
-        subtitle=(
-            f"Robot {escape(robot.robot)} at {robot.rate:g} Hz, values in SI units. "
-            "In any figure, drag to zoom and double-click to go back."
-        ),
-        links="".join(links),
-        content="\n".join(part for part in parts if part),
-        figures=plots.as_json(),
-        plotly=get_plotlyjs(),
+    subtitle = (
+        f"Robot {robot.robot} at {robot.rate:g} Hz, values in SI units. "
+        "In any figure, drag to zoom and double-click to go back."
     )
+    head = [_cards(dataset), _remarks(remarks(dataset))]
+    return web_page("offrl report", name, subtitle, head, sections, plots)
 
 
-def _sections(dataset: Dataset, plots: _Plots) -> Iterator[Section]:
+def _sections(dataset: Dataset, plots: Plots) -> Iterator[Section]:
     """Yield the sections that this dataset has something to show in."""
     entries = bag_entries(dataset)
     yield (
         "Returns",
         "The return of an episode is the sum of its rewards. A terminal ended the task, a timeout "
         "only the log.",
-        _panel(plots.place(episodes_figure(dataset))) + _term(reward_term(dataset), dataset, plots),
+        panel(plots.place(episodes_figure(dataset))) + _term(reward_term(dataset), dataset, plots),
     )
     yield _commands(dataset, plots)
     if dataset.path is not None:
         yield (
             "Path",
             "Where the robot was by its odometry, a line per episode. The policy does not see it.",
-            _panel(plots.place(path_figure(dataset.path, dataset))),
+            panel(plots.place(path_figure(dataset.path, dataset))),
         )
     yield (
         "Observations",
@@ -156,7 +96,7 @@ def _cards(dataset: Dataset) -> str:
     robot, entries, returns = dataset.robot, bag_entries(dataset), dataset.returns()
     terminals = int(dataset.terminals.sum())
     seconds = len(dataset) / robot.rate
-    cards = [
+    numbers = [
         (
             "rows",
             f"{len(dataset):,}".replace(",", " "),
@@ -184,7 +124,7 @@ def _cards(dataset: Dataset) -> str:
         ticks = sum(entry["ticks"] for entry in entries)
         share = 100.0 * dropped.total() / max(ticks, 1)
         main = ", ".join(f"{reason} ({count})" for reason, count in dropped.most_common(2))
-        cards += [
+        numbers += [
             (
                 "bags used",
                 f"{used} of {len(entries)}",
@@ -192,15 +132,7 @@ def _cards(dataset: Dataset) -> str:
             ),
             ("ticks dropped", f"{share:.1f} %", f"mostly: {main}" if main else "none"),
         ]
-    boxes = "".join(_card(*card) for card in cards)
-    return f'<div class="cards">{boxes}</div>'
-
-
-def _card(label: str, value: str, more: str) -> str:
-    return (
-        f'<div class="card"><span>{escape(label)}</span><b>{escape(value)}</b>'
-        f"<span>{escape(more)}</span></div>"
-    )
+    return cards(numbers)
 
 
 def _remarks(found: Sequence[Remark]) -> str:
@@ -219,7 +151,7 @@ def _remarks(found: Sequence[Remark]) -> str:
     return f'<div class="panel warn"><h3>To look at</h3><ul>{"".join(lines)}</ul></div>'
 
 
-def _commands(dataset: Dataset, plots: _Plots) -> Section:
+def _commands(dataset: Dataset, plots: Plots) -> Section:
     """Return what was commanded, against the limits."""
     rows = [
         (
@@ -236,11 +168,11 @@ def _commands(dataset: Dataset, plots: _Plots) -> Section:
         "<p>Range visited: of 20 equal parts of the range, the share that holds at least 0.1 % of "
         "the rows each.</p>"
     )
-    content = _panel(_table(head, rows, numeric=head[1:]) + note)
+    content = panel(table(head, rows, numeric=head[1:]) + note)
     maps = command_maps(dataset)
     if maps is not None:
         caption = "<p>How often two commands were given together; blank where never.</p>"
-        content = f'<div class="two">{content}{_panel(caption + plots.place(maps))}</div>'
+        content = f'<div class="two">{content}{panel(caption + plots.place(maps))}</div>'
     content += "".join(_term(term, dataset, plots) for term in action_terms(dataset))
     sentence = (
         "What was commanded, within the limits of the robot file (dotted). A policy can be "
@@ -249,18 +181,18 @@ def _commands(dataset: Dataset, plots: _Plots) -> Section:
     return "Commands", sentence, content
 
 
-def _term(term: TermData, dataset: Dataset, plots: _Plots) -> str:
+def _term(term: TermData, dataset: Dataset, plots: Plots) -> str:
     """Return the panel of one term."""
     title = f"<h3>{escape(term.name)}</h3><p>{escape(term.source)}</p>"
-    return _panel(title + plots.place(term_figure(term, dataset)))
+    return panel(title + plots.place(term_figure(term, dataset)))
 
 
-def _bags(dataset: Dataset, entries: Sequence[BagEntry], plots: _Plots) -> Section:
+def _bags(dataset: Dataset, entries: Sequence[BagEntry], plots: Plots) -> Section:
     """Return what became of each bag, and how its topics ran."""
     limits = dataset.robot.episode.gap, MAX_CLOCK_OFFSET
     ticks, gaps = ticks_figure(entries), gaps_figure(entries, limits)
     height = max(ticks.layout.height, gaps.layout.height)
-    drawn = [_panel(plots.place(each.update_layout(height=height))) for each in (ticks, gaps)]
+    drawn = [panel(plots.place(each.update_layout(height=height))) for each in (ticks, gaps)]
     figures = f'<div class="two">{"".join(drawn)}</div>'
     some = f" The {MOST_BAGS} that lost most are drawn." if len(entries) > MOST_BAGS else ""
     sentence = (
@@ -281,7 +213,7 @@ def _bag_table(entries: Sequence[BagEntry]) -> str:
         counts = (entry["transitions"], entry["episodes"], entry["terminals"])
         rows.append((str(entry["bag"]), f"{entry['seconds']:.1f}", *counts, share, reason))
     head = ("bag", "seconds", "rows", "episodes", "terminals", "dropped [%]", "mostly")
-    return _panel(_table(head, rows, numeric=head[1:6]), "scroll")
+    return panel(table(head, rows, numeric=head[1:6]), "scroll")
 
 
 def _topic_table(entries: Sequence[BagEntry]) -> str:
@@ -301,7 +233,7 @@ def _topic_table(entries: Sequence[BagEntry]) -> str:
                 )
             )
     numeric = ("messages", "rate [Hz]", "longest gap [s]", "header clock [s]", "malformed")
-    return _panel(_table(("bag", "topic", *numeric), rows, numeric), "scroll")
+    return panel(table(("bag", "topic", *numeric), rows, numeric), "scroll")
 
 
 def _episodes(dataset: Dataset) -> Section:
@@ -327,7 +259,7 @@ def _episodes(dataset: Dataset) -> Section:
     numeric = ("episode", "first row", "rows", "seconds", "return")
     some = f" The first {shown} of {len(returns)}." if shown < len(returns) else ""
     sentence = f"All episodes in the order of the file; click a heading to sort.{some}"
-    return "Episodes", sentence, _panel(_table(head, rows, numeric), "scroll")
+    return "Episodes", sentence, panel(table(head, rows, numeric), "scroll")
 
 
 def _origin(dataset: Dataset, entries: Sequence[BagEntry]) -> Section:
@@ -337,28 +269,10 @@ def _origin(dataset: Dataset, entries: Sequence[BagEntry]) -> Section:
     lines += [
         (f"images/{name}", "×".join(map(str, shape))) for name, shape in dataset.images.items()
     ]
-    listed = _panel(
-        _table(("what", "identity (of bags: sha256)"), lines, numeric=()), "scroll long"
-    )
-    robot = _panel(f"<pre><code>{escape(dataset.robot.to_yaml())}</code></pre>", "scroll")
+    listed = panel(table(("what", "identity (of bags: sha256)"), lines, numeric=()), "scroll long")
+    robot = panel(f"<pre><code>{escape(dataset.robot.to_yaml())}</code></pre>", "scroll")
     content = f'<div class="two">{listed}{robot}</div>'
     return "Origin", "What this dataset was made from, and its robot file.", content
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], numeric: Sequence[str]) -> str:
-    """Return a table whose headings sort it; numeric columns stand right."""
-    kinds = [' class="number"' if name in numeric else "" for name in head]
-    top = "".join(f"<th{kind}>{escape(name)}</th>" for name, kind in zip(head, kinds, strict=True))
-    lines = []
-    for row in rows:
-        cells = zip(row, kinds, strict=True)
-        lines.append("".join(f"<td{kind}>{escape(str(cell))}</td>" for cell, kind in cells))
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _panel(content: str, kind: str = "") -> str:
-    return f'<div class="panel {kind}">{content}</div>'
 
 
 def _thinned(dataset: Dataset) -> str:

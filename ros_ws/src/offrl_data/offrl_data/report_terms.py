@@ -14,9 +14,8 @@ from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
 from offrl_data.dataset import Dataset
+from offrl_data.web_page import Figure
 
-Figure = Any
-"""A plotly figure or trace; plotly has no types."""
 Floats = NDArray[np.floating[Any]]
 Span = tuple[float, float]
 

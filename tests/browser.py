@@ -26,6 +26,21 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 SECONDS = 60.0
+MEASURE = """
+Array.from(document.querySelectorAll(".plot"), plot => {
+  const size = plot.querySelector(".main-svg").getBoundingClientRect();
+  const marks = Array.from(plot.querySelectorAll(".point path, .points path, .js-line, .hm image"));
+  const shown = marks.filter(each => {
+    const box = each.getBoundingClientRect();
+    return box.width + box.height > 0;
+  });
+  return [plot.id, size.width, size.height, shown.length];
+})
+"""
+OVERFLOWING = """
+Array.from(document.querySelectorAll(".panel, .card"))
+  .filter(each => each.scrollWidth > each.clientWidth).map(each => each.outerHTML.slice(0, 200))
+"""
 
 
 def find_chromium() -> str | None:

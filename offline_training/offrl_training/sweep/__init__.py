@@ -1,0 +1,1 @@
+"""Sweeps: many runs over algorithms, options and seeds, on Ray."""
