@@ -8,6 +8,7 @@ from offrl_training.algorithms.base import Algorithm
 from offrl_training.algorithms.bc import BC
 from offrl_training.algorithms.bc_gaussian import BCGaussian
 from offrl_training.algorithms.bcq import BCQ
+from offrl_training.algorithms.bear import BEAR
 from offrl_training.algorithms.cal_ql import CalQL
 from offrl_training.algorithms.cql import CQL
 from offrl_training.algorithms.crr import CRR
@@ -29,4 +30,5 @@ ALGORITHMS: dict[str, type[Algorithm[Any]]] = {
     "crr": CRR,
     "atac": ATAC,
     "bcq": BCQ,
+    "bear": BEAR,
 }
