@@ -18,7 +18,7 @@ DIMS = Dims(observation=5, action=2, steps=100)
 LIMITS = ((-0.3, 0.3), (1.0, 4.0))
 
 # What a run of a few updates needs so that every part takes part.
-SHORT: dict[str, dict[str, Any]] = {name: {"warm_start": 0.02} for name in ("atac", "bear")}
+SHORT: dict[str, dict[str, Any]] = {name: {"warm_start": 0.02} for name in ("atac", "bear", "brac")}
 
 each = pytest.mark.parametrize("name", ALGORITHMS)
 

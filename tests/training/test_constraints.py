@@ -78,3 +78,26 @@ def test_bear_dual_variable_brings_the_mmd_to_its_threshold() -> None:
         assert float(mmd[-100:].mean()) == pytest.approx(threshold, rel=0.1)
         alpha[threshold] = float(metrics[-1]["alpha"])
     assert alpha[0.15] > 1.5 * alpha[0.25]
+
+
+BRAC: dict[str, Any] = {
+    "policy_hidden": (32, 32),
+    "policy_rate": 3e-3,
+    "critic_rate": 3e-3,
+    "clone_rate": 3e-3,
+    "warm_start": 0.3,
+}
+
+
+def test_brac_goes_as_far_as_its_weight_of_the_kl_says_and_without_it_out_of_the_data() -> None:
+    """E[a] - alpha KL(N(m, s^2) || N(0, s_b^2)) is largest at m = s_b^2 / alpha."""
+    alpha, variance = 0.25, EDGE**2 / 3.0
+    action = learned_action("brac", uniform, 400, alpha=alpha, **BRAC)
+    assert action == pytest.approx(variance / alpha, abs=0.1)
+    assert learned_action("brac", uniform, 400, alpha=0.0, **BRAC) > 1.8 * EDGE
+
+
+def test_brac_stays_in_the_support_by_the_mmd_and_without_it_does_not() -> None:
+    mmd = {"divergence": "mmd", **BRAC}
+    assert 0.1 < learned_action("brac", uniform, 400, alpha=20.0, **mmd) < 0.9 * EDGE
+    assert learned_action("brac", uniform, 400, alpha=0.0, **mmd) > 1.8 * EDGE

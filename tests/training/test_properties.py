@@ -12,6 +12,7 @@ import torch
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import Algorithm, Batch, Dims
 from offrl_training.algorithms.bc_gaussian import BCGaussian
+from offrl_training.algorithms.brac import BRAC
 from offrl_training.algorithms.cql import CQL
 from offrl_training.algorithms.iql import IQL
 from offrl_training.algorithms.sac import SAC
@@ -28,6 +29,7 @@ FAST: Settings = {
 FAST["cql"] |= {"samples": 4}
 FAST["cal_ql"] |= {"samples": 4, "backup_samples": 1}
 FAST["atac"] |= {"policy_rate": 1e-4}
+FAST["brac"] |= {"policy_hidden": (32, 32), "warm_start": 0.3}
 
 
 def train(name: str, data: Batch, steps: int, **settings: Any) -> Algorithm[Any]:
@@ -91,7 +93,7 @@ def test_online_algorithms_leave_the_data_and_believe_in_what_is_not_there(name:
     assert q > 1.5 * BEST
 
 
-@pytest.mark.parametrize("name", ["td3_bc", "iql", "cql", "cal_ql", "awac", "crr", "atac"])
+@pytest.mark.parametrize("name", ["td3_bc", "iql", "cql", "cal_ql", "awac", "crr", "atac", "brac"])
 def test_offline_algorithms_stay_in_the_data_and_below_its_best(name: str) -> None:
     action, q = narrow(name)
     assert float(action.abs().max()) < 1.2 * SUPPORT
@@ -252,3 +254,19 @@ def test_atac_with_beta_zero_imitates_and_with_more_it_improves() -> None:
         found[beta] = float(algorithm.policy(STATES).mean())
     assert abs(found[0.0]) < 0.1
     assert found[64.0] > 0.2
+
+
+def test_brac_v_charges_the_value_for_the_divergence_to_come_and_brac_p_does_not() -> None:
+    gamma, alpha = 0.8, 0.05
+    data = unrelated(small_actions(), small_actions(), gamma)
+    value, divergence = {}, {}
+    for penalty in ("policy", "value"):
+        algorithm = train("brac", data, 1000, gamma=gamma, tau=0.05, alpha=alpha, penalty=penalty)
+        assert isinstance(algorithm, BRAC)
+        sampled, _ = algorithm.policy.sample(STATES, 50, torch.Generator().manual_seed(0))
+        value[penalty] = float(algorithm.q(*pairs(STATES, sampled)).mean())
+        states = STATES.repeat(20, 1)
+        divergence[penalty] = float(algorithm.sample(states)[1].mean())
+    assert divergence["value"] == pytest.approx(divergence["policy"], rel=0.2)
+    due = gamma / (1.0 - gamma) * alpha * divergence["value"]
+    assert value["policy"] - value["value"] == pytest.approx(due, rel=0.25)

@@ -9,6 +9,7 @@ from offrl_training.algorithms.bc import BC
 from offrl_training.algorithms.bc_gaussian import BCGaussian
 from offrl_training.algorithms.bcq import BCQ
 from offrl_training.algorithms.bear import BEAR
+from offrl_training.algorithms.brac import BRAC
 from offrl_training.algorithms.cal_ql import CalQL
 from offrl_training.algorithms.cql import CQL
 from offrl_training.algorithms.crr import CRR
@@ -31,4 +32,5 @@ ALGORITHMS: dict[str, type[Algorithm[Any]]] = {
     "atac": ATAC,
     "bcq": BCQ,
     "bear": BEAR,
+    "brac": BRAC,
 }
