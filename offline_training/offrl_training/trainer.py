@@ -59,6 +59,7 @@ class Trainer:
         self.algorithm, self.gate_critics = build(
             algorithm, config, dims, normaliser, self.generator
         )
+        self.algorithm.prepare(self.sampler.everything())
 
     def advance(self) -> Metrics:
         """Take one training step."""

@@ -26,6 +26,7 @@ SETTINGS = {
         "candidates": 20,
     },
     "bcq": {"vae_hidden": (32, 32), "candidates": 20},
+    "spibb": {"learning_rate": 1e-3},
     "brac": {"policy_hidden": (32, 32), "policy_rate": 1e-3, "clone_rate": 3e-3, "alpha": 0.1},
 }
 

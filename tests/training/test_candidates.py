@@ -88,7 +88,7 @@ def test_bcq_target_by_hand() -> None:
     algorithm.policy.vae.decoder.biases[-1].data.fill_(math.atanh(0.8))
     algorithm.q_target = Slope(2, 1, 1, (4,), generator())
     s = tensor([[2.0], [2.0]])
-    batch = Batch(s, s, tensor([1.0, 1.0]), s, tensor([0.0, 1.0]), tensor([0.0, 0.0]))
+    batch = Batch(s, s, tensor([1.0, 1.0]), s, tensor([0.0, 1.0]), torch.zeros(2), torch.arange(2))
     # critics say 2.8 and 3.6: 0.75 * 2.8 + 0.25 * 3.6 = 3
     torch.testing.assert_close(algorithm.targets(batch), tensor([1.0 + 0.5 * 3.0, 1.0]))
 
@@ -114,7 +114,7 @@ def test_bear_target_by_hand() -> None:
     algorithm.actor_target.mlp.biases[-1].data.copy_(tensor([mean, log_std]))
     algorithm.q_target = Slope(2, 1, 1, (4,), generator())
     s = tensor([[2.0], [2.0]])
-    batch = Batch(s, s, tensor([1.0, 1.0]), s, tensor([0.0, 1.0]), tensor([0.0, 0.0]))
+    batch = Batch(s, s, tensor([1.0, 1.0]), s, tensor([0.0, 1.0]), torch.zeros(2), torch.arange(2))
     # critics say 2.8 and 3.6: 0.75 * 2.8 + 0.25 * 3.6 = 3
     torch.testing.assert_close(algorithm.targets(batch), tensor([1.0 + 0.5 * 3.0, 1.0]))
 

@@ -39,10 +39,11 @@ def train(
     kind = ALGORITHMS[name]
     config = kind.config_type.model_validate({"hidden": (32, 32), **settings})
     algorithm = kind(config, Dims(1, 1, steps), Normaliser(1, [(-1.0, 1.0)]), random)
-    metrics, ones = [], torch.ones(64)
+    metrics, ones, rows = [], torch.ones(64), torch.arange(64)
     for _ in range(steps):
         s, a = torch.randn(64, 1, generator=random), driver(random)
-        metrics.append(algorithm.update(Batch(s, a, a.squeeze(1), s, ones, a.squeeze(1))))
+        r = a.squeeze(1)
+        metrics.append(algorithm.update(Batch(s, a, r, s, ones, r, rows)))
     return algorithm.requires_grad_(False), metrics
 
 

@@ -150,7 +150,8 @@ def test_brac_target_is_charged_after_the_warm_start(
     algorithm.q_target = Constant(2, 1, 1, (4,), generator())
     algorithm.sample = lambda s: (torch.zeros(len(s), 1, 1), torch.full((len(s),), 2.0))  # type: ignore[method-assign]
     s = torch.zeros(2, 1)
-    batch = Batch(s, s, tensor([1.0, 1.0]), s, tensor([0.0, 1.0]), torch.zeros(2))
+    ended = tensor([0.0, 1.0])
+    batch = Batch(s, s, tensor([1.0, 1.0]), s, ended, torch.zeros(2), torch.arange(2))
     assert algorithm.target(batch).tolist() == [1.0 + 0.5 * value, 1.0]
 
 

@@ -15,6 +15,7 @@ from offrl_training.algorithms.cql import CQL
 from offrl_training.algorithms.crr import CRR
 from offrl_training.algorithms.iql import IQL
 from offrl_training.algorithms.sac import SAC
+from offrl_training.algorithms.spibb import SPIBB
 from offrl_training.algorithms.td3 import TD3
 from offrl_training.algorithms.td3_bc import TD3BC
 
@@ -33,4 +34,5 @@ ALGORITHMS: dict[str, type[Algorithm[Any]]] = {
     "bcq": BCQ,
     "bear": BEAR,
     "brac": BRAC,
+    "spibb": SPIBB,
 }

@@ -83,7 +83,7 @@ class ATAC(SAC[ATACConfig]):
 
     def update_critics(self, batch: Batch) -> Metrics:
         """Bellman error and, after the warm start, pessimism about the policy against the data."""
-        s, a, r, next_s, d, _ = batch
+        s, a, r, next_s, d, *_ = batch
         config = self.config
         with torch.no_grad():
             action, _ = self.policy.sample(s, 1, self.generator)
