@@ -1,12 +1,15 @@
-"""A model of who drove: the VAE of the data's actions, and its clipped latents."""
+"""Models of who drove, and how far a policy is from them: VAE, clipped latents, MMD."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offrl_training.networks import MLP
+
+Kernel = Literal["laplacian", "gaussian"]
 
 _KL_WEIGHT = 0.5
 _LATENT_LIMIT = 0.5
@@ -66,3 +69,17 @@ def clipped_latents(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Draw latents from N(0, 1) clipped to +-0.5, the densest part of the prior (BCQ's code)."""
     latents = torch.randn(tuple(shape), generator=generator, device=generator.device)
     return latents.clamp_(-_LATENT_LIMIT, _LATENT_LIMIT)
+
+
+def squared_mmd(x: Tensor, y: Tensor, kernel: Kernel, sigma: float) -> Tensor:
+    """Return MMD^2 (B,) between samples x (B, n, a) and y (B, m, a) (BEAR, 1906.00949).
+
+    k(x, y) is exp(-|x - y|_1 / (2 sigma)) or exp(-|x - y|_2^2 / (2 sigma)), as in BEAR's code.
+    """
+
+    def mean_kernel(left: Tensor, right: Tensor) -> Tensor:
+        apart = left.unsqueeze(2) - right.unsqueeze(1)  # (B, n, m, a)
+        distance = (apart.abs() if kernel == "laplacian" else apart.square()).sum(-1)
+        return (-distance / (2.0 * sigma)).exp().mean((1, 2))
+
+    return mean_kernel(x, x) + mean_kernel(y, y) - 2.0 * mean_kernel(x, y)

@@ -191,11 +191,9 @@ class GaussianPolicy(DeterministicPolicy):
 
     def sample(self, observation: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Draw n actions (B, n, a) a state, clipped to [-1, 1]."""
-        mean = self(observation).unsqueeze(1)  # (B, 1, a)
-        shape = (len(observation), count, mean.shape[-1])
-        noise = torch.randn(shape, generator=generator, device=generator.device)
-        sampled: Tensor = mean + self.log_std.clamp(*self.LOG_STD).exp() * noise
-        return sampled.clamp(-1.0, 1.0)
+        return normal_sample(
+            self(observation), self.log_std.clamp(*self.LOG_STD), count, generator
+        ).clamp(-1.0, 1.0)
 
 
 class StateGaussianPolicy(nn.Module):
@@ -217,6 +215,12 @@ class StateGaussianPolicy(nn.Module):
         """Return log pi(a|s) (B,) of actions (B, a) in network coordinates."""
         mean, log_std = self.mlp(observation).chunk(2, -1)
         return normal_log_density(action, mean.tanh(), log_std.clamp(*GaussianPolicy.LOG_STD))
+
+    def sample(self, observation: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Draw n actions (B, n, a) a state, clipped to [-1, 1]."""
+        mean, log_std = self.mlp(observation).chunk(2, -1)
+        log_std = log_std.clamp(*GaussianPolicy.LOG_STD)
+        return normal_sample(mean.tanh(), log_std, count, generator).clamp(-1.0, 1.0)
 
 
 class TanhGaussianPolicy(nn.Module):
@@ -255,6 +259,13 @@ class TanhGaussianPolicy(nn.Module):
         normal = normal_log_density(raw, mean, log_std.clamp(*self.LOG_STD))
         log_prob: Tensor = normal - _log_tanh_slope(raw).sum(-1)
         return log_prob
+
+
+def normal_sample(mean: Tensor, log_std: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw n reparametrised samples (B, n, a) of N(mean (B, a), std^2); std is (B, a) or (a,)."""
+    shape = (len(mean), count, mean.shape[-1])
+    noise = torch.randn(shape, generator=generator, device=generator.device)
+    return mean.unsqueeze(1) + log_std.unsqueeze(-2).exp() * noise
 
 
 def normal_log_density(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

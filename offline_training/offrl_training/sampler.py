@@ -57,12 +57,18 @@ class Sampler:
 
     def batch(self, rows: Tensor) -> Batch:
         """Return chosen transitions."""
-        picked = self.packed.index_select(0, rows)
-        s, a, r, discount, next_s, returns = torch.split(picked, self._widths, 1)
-        return Batch(s, a, r.squeeze(1), next_s, discount.squeeze(1), returns.squeeze(1))
+        return self._split(self.packed.index_select(0, rows), rows)
+
+    def everything(self) -> Batch:
+        """Return all transitions, in order, as views."""
+        return self._split(self.packed, torch.arange(len(self), device=self.packed.device))
 
     def spread(self, size: int) -> Batch:
         """Return at most `size` transitions, evenly spaced over all."""
         count = min(size, len(self))
         rows = torch.arange(count, device=self.packed.device) * len(self) // count
         return self.batch(rows)
+
+    def _split(self, packed: Tensor, rows: Tensor) -> Batch:
+        s, a, r, d, next_s, returns = torch.split(packed, self._widths, 1)
+        return Batch(s, a, r.squeeze(1), next_s, d.squeeze(1), returns.squeeze(1), rows)

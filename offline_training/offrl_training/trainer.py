@@ -57,6 +57,7 @@ class Trainer:
         self.algorithm, self.gate_critics = build(
             algorithm, config, dims, normaliser, self.generator
         )
+        self.algorithm.prepare(self.sampler.everything())
 
     def advance(self) -> None:
         """Take one training step."""

@@ -55,4 +55,4 @@ def test_onnx_chooses_as_torch(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
     # training's own choice, in single precision, differs at ties alone
     assert np.mean(np.abs(found - single).max(1) > 1e-4) < 0.02
-    assert len(np.unique(found.round(4), axis=0)) > 10
+    assert len(np.unique(found.round(4), axis=0)) > 5

@@ -18,7 +18,8 @@ DIMS = Dims(observation=5, action=2, steps=100)
 LIMITS = ((-0.3, 0.3), (1.0, 4.0))
 
 # What a run of a few updates needs so that every part takes part.
-SHORT: dict[str, dict[str, Any]] = {"atac": {"warm_start": 0.02}}
+SHORT: dict[str, dict[str, Any]] = {name: {"warm_start": 0.02} for name in ("atac", "bear", "brac")}
+SHORT["spibb"] = {"n_wedge": 1.0, "radius": 2.0}
 
 each = pytest.mark.parametrize("name", ALGORITHMS)
 
@@ -29,7 +30,9 @@ def build(name: str, seed: int = 0, **settings: Any) -> Algorithm[Any]:
     normaliser.observation_std.fill_(10.0)
     kind = ALGORITHMS[name]
     config = small(kind.config_type, **{**SHORT.get(name, {}), **settings})
-    return kind(config, DIMS, normaliser, torch.Generator().manual_seed(seed))
+    algorithm = kind(config, DIMS, normaliser, torch.Generator().manual_seed(seed))
+    algorithm.prepare(batch())
+    return algorithm
 
 
 def batch(seed: int = 0, size: int = 32) -> Batch:
@@ -41,6 +44,7 @@ def batch(seed: int = 0, size: int = 32) -> Batch:
         next_observations=torch.randn(size, 5, generator=random),
         discounts=0.99 * (torch.rand(size, generator=random) > 0.2).float(),
         returns_to_go=torch.randn(size, generator=random),
+        rows=torch.arange(size),
     )
 
 

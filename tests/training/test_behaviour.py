@@ -18,7 +18,16 @@ SETTINGS = {
     "td3_bc": {"learning_rate": 1e-3, "alpha": 10.0},
     "iql": {"learning_rate": 1e-3, "beta": 20.0},
     "cql": {"policy_rate": 3e-3, "critic_rate": 1e-3, "weight": 1.0, "samples": 4},
+    "bear": {
+        "vae_hidden": (32, 32),
+        "policy_rate": 3e-3,
+        "critic_rate": 1e-3,
+        "threshold": 0.3,
+        "candidates": 20,
+    },
     "bcq": {"vae_hidden": (32, 32), "candidates": 20},
+    "spibb": {"learning_rate": 1e-3},
+    "brac": {"policy_hidden": (32, 32), "policy_rate": 1e-3, "clone_rate": 3e-3, "alpha": 0.1},
 }
 
 

@@ -1,11 +1,13 @@
-"""Models of the data, and choices among candidates, by hand."""
+"""Models of the data, distances to them, and choices among candidates, by hand."""
 
 import math
 
+import pytest
 import torch
+from offrl_training.algorithms import bear
 from offrl_training.algorithms.base import Batch, Dims
 from offrl_training.algorithms.bcq import BCQ, BCQConfig, Perturbation
-from offrl_training.behaviour import VAE, clipped_latents, vae_loss
+from offrl_training.behaviour import VAE, clipped_latents, squared_mmd, vae_loss
 from offrl_training.candidates import best_candidate, candidate_values, soft_clipped_value
 from offrl_training.networks import Critic, Normaliser
 from torch import Tensor, tensor
@@ -19,6 +21,21 @@ def test_vae_loss_is_the_error_plus_half_the_divergence() -> None:
     loss = vae_loss(action, data, tensor([[1.0, 0.0]]), tensor([[0.0, math.log(2.0)]]))
     assert close(loss, 0.125 + 0.5 * (0.5 + 1.5 - math.log(2.0)) / 2)
     assert float(vae_loss(data, data, torch.zeros(1, 2), torch.zeros(1, 2))) == 0.0
+
+
+@pytest.mark.parametrize(("kernel", "apart"), [("laplacian", 3.0), ("gaussian", 5.0)])
+def test_mmd_of_two_points(kernel: str, apart: float) -> None:
+    # one sample each, (0, 0) and (1, 2): k is 1, 1 and exp(-apart / 2 sigma)
+    x, y = torch.zeros(1, 1, 2), tensor([[[1.0, 2.0]]])
+    assert close(squared_mmd(x, y, kernel, 0.5), 2.0 - 2.0 * math.exp(-apart))  # type: ignore[arg-type]
+    assert float(squared_mmd(x, x, kernel, 0.5)) == 0.0  # type: ignore[arg-type]
+
+
+def test_mmd_of_two_samples_against_one() -> None:
+    # x = {0, 2}, y = {0}, sigma 1/2: mean k(x, x) = (1 + e^-2) / 2, k(y, y) = 1, k(x, y) as first
+    x, y = tensor([[[0.0], [2.0]]]), torch.zeros(1, 1, 1)
+    half = (1.0 + math.exp(-2.0)) / 2
+    assert close(squared_mmd(x, y, "laplacian", 0.5), half + 1.0 - 2.0 * half)
 
 
 def test_soft_clipped_value_by_hand() -> None:
@@ -75,6 +92,56 @@ def test_bcq_target_by_hand() -> None:
     algorithm.policy.vae.decoder.biases[-1].data.fill_(math.atanh(0.8))
     algorithm.q_target = Slope(2, 1, 1, (4,), generator())
     s = tensor([[2.0], [2.0]])
-    batch = Batch(s, s, tensor([1.0, 1.0]), s, tensor([0.5, 0.0]), tensor([0.0, 0.0]))
+    batch = Batch(s, s, tensor([1.0, 1.0]), s, tensor([0.5, 0.0]), torch.zeros(2), torch.arange(2))
     # critics say 2.8 and 3.6: 0.75 * 2.8 + 0.25 * 3.6 = 3
     torch.testing.assert_close(algorithm.targets(batch), tensor([1.0 + 0.5 * 3.0, 1.0]))
+
+
+def test_bear_losses_by_hand() -> None:
+    # critics' means over two actions are 2 and 1; MMD 0.5 at alpha 4
+    q = tensor([[[1.0, 3.0]], [[0.0, 2.0]]])
+    assert close(bear.constrained_loss(q, tensor([0.5]), tensor(4.0)), 4.0 * 0.5 - 1.0)
+    log_alpha = torch.tensor(math.log(2.0), requires_grad=True)
+    loss = bear.dual_loss(log_alpha, tensor([0.5, 0.1]), 0.1)
+    assert close(loss, -2.0 * 0.2)
+    loss.backward()
+    assert log_alpha.grad is not None
+    assert close(log_alpha.grad, -0.4)  # a step down makes alpha larger
+
+
+def test_bear_target_by_hand() -> None:
+    config = bear.BEARConfig(hidden=(4,), vae_hidden=(4,), gamma=0.5)
+    algorithm = bear.BEAR(config, Dims(1, 1, 1), Normaliser(1, [(-1.0, 1.0)]), generator())
+    for parameter in algorithm.actor_target.parameters():
+        parameter.data.zero_()
+    mean, log_std = math.atanh(0.8), -20.0
+    algorithm.actor_target.mlp.biases[-1].data.copy_(tensor([mean, log_std]))
+    algorithm.q_target = Slope(2, 1, 1, (4,), generator())
+    s = tensor([[2.0], [2.0]])
+    batch = Batch(s, s, tensor([1.0, 1.0]), s, tensor([0.5, 0.0]), torch.zeros(2), torch.arange(2))
+    # critics say 2.8 and 3.6: 0.75 * 2.8 + 0.25 * 3.6 = 3
+    torch.testing.assert_close(algorithm.targets(batch), tensor([1.0 + 0.5 * 3.0, 1.0]))
+
+
+def test_bear_policy_ignores_q_in_the_warm_start() -> None:
+    def policy_after(updates: int, scale: float) -> list[Tensor]:
+        config = bear.BEARConfig(hidden=(4,), vae_hidden=(4,), warm_start=0.5)
+        algorithm = bear.BEAR(config, Dims(1, 1, 100), Normaliser(1, [(-1.0, 1.0)]), generator())
+        algorithm.updates = updates
+        algorithm.policy.q.weights[-1].data *= scale
+        algorithm.update_policy(torch.ones(8, 1))
+        return list(algorithm.policy.actor.parameters())
+
+    for updates, same in ((0, True), (49, True), (50, False)):
+        one, other = policy_after(updates, 100.0), policy_after(updates, -100.0)
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True)) is same
+
+
+def test_bear_dual_variable_follows_the_mmd() -> None:
+    moved = []
+    for threshold in (0.01, 10.0):  # the MMD of untrained networks lies between
+        config = bear.BEARConfig(hidden=(4,), vae_hidden=(4,), threshold=threshold)
+        algorithm = bear.BEAR(config, Dims(1, 1, 100), Normaliser(1, [(-1.0, 1.0)]), generator())
+        algorithm.update_policy(torch.ones(8, 1))
+        moved.append(float(algorithm.log_alpha.detach()))
+    assert moved == pytest.approx([1e-3, -1e-3])  # Adam's first step is the step size

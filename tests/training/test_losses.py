@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 from offrl_training.adam import Adam
-from offrl_training.algorithms import atac, awac, bc, cal_ql, cql, crr, iql, sac, td3_bc
+from offrl_training.algorithms import atac, awac, bc, brac, cal_ql, cql, crr, iql, sac, td3_bc
+from offrl_training.algorithms.base import Batch, Dims
 from offrl_training.losses import descend, td_loss, td_target
 from offrl_training.networks import (
     Critic,
     EnsembleMLP,
     GaussianPolicy,
+    Normaliser,
     StateGaussianPolicy,
     TanhGaussianPolicy,
     soft_update,
@@ -126,6 +128,41 @@ def test_weighted_cloning_loss() -> None:
     assert close(awac.weighted_cloning_loss(tensor([-1.0, -3.0]), tensor([2.0, 0.5])), 1.75)
 
 
+def test_brac_charges_the_smaller_q_with_the_divergence() -> None:
+    # states with KL (1 + 3) / 2 - (0 + 1) / 2 and -1
+    log_policy, log_clone = tensor([[1.0, 3.0], [0.0, 0.0]]), tensor([[0.0, 1.0], [1.0, 1.0]])
+    divergence = brac.kl_estimate(log_policy, log_clone)
+    assert divergence.tolist() == [1.5, -1.0]
+    q = tensor([[5.0, 4.0], [6.0, 3.0]])
+    assert brac.charged(q, divergence, 2.0).tolist() == [2.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("penalty", "updates", "value"), [("value", 1, 1.5), ("policy", 1, 2.0), ("value", 0, 2.0)]
+)
+def test_brac_target_is_charged_after_the_warm_start(
+    penalty: str, updates: int, value: float
+) -> None:
+    config = brac.BRACConfig.model_validate(
+        {"hidden": (4,), "policy_hidden": (4,), "penalty": penalty, "alpha": 0.25}
+    )
+    algorithm = brac.BRAC(config, Dims(1, 1, 10), Normaliser(1, [(-1.0, 1.0)]), generator())
+    algorithm.updates = updates
+    algorithm.q_target = Constant(2, 1, 1, (4,), generator())
+    algorithm.sample = lambda s: (torch.zeros(len(s), 1, 1), torch.full((len(s),), 2.0))  # type: ignore[method-assign]
+    s = torch.zeros(2, 1)
+    discounts = tensor([0.5, 0.0])
+    batch = Batch(s, s, tensor([1.0, 1.0]), s, discounts, torch.zeros(2), torch.arange(2))
+    assert algorithm.target(batch).tolist() == [1.0 + 0.5 * value, 1.0]
+
+
+class Constant(Critic):
+    """Q_k(s, a) = 2 + k."""
+
+    def forward(self, observation: Tensor, _: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.tensor([[2.0], [3.0]]).expand(2, len(observation))
+
+
 def test_atac_losses() -> None:
     q_policy, q_data = tensor([[3.0, 1.0], [0.0, 0.0]]), tensor([[1.0, 1.0], [1.0, 0.0]])
     assert close(atac.relative_pessimism(q_policy, q_data), 1.0 - 0.5)
@@ -181,6 +218,20 @@ def test_gaussian_samples_have_its_mean_and_deviation_and_stay_inside() -> None:
     assert float(actions.std()) == pytest.approx(math.exp(-2.0), rel=0.05)
     policy.log_std.data.fill_(2.0)
     assert float(policy.sample(observation, 100, generator()).abs().max()) == 1.0
+
+
+def test_state_gaussian_samples_have_the_mean_and_deviation_of_their_state() -> None:
+    policy = StateGaussianPolicy(1, 1, (8,), generator())
+    policy.mlp.biases[-1].data = tensor([0.1, -2.0])
+    observation = tensor([[-1.0], [1.0]])
+    mean, log_std = policy.mlp(observation).detach().chunk(2, -1)
+    assert float(log_std[0]) != pytest.approx(float(log_std[1]), abs=0.1)
+    actions = policy.sample(observation, 20_000, generator()).detach()
+    assert actions.shape == (2, 20_000, 1)
+    torch.testing.assert_close(actions.mean(1), mean.tanh(), atol=0.01, rtol=0.0)
+    torch.testing.assert_close(actions.std(1), log_std.exp(), atol=0.0, rtol=0.05)
+    policy.mlp.biases[-1].data = tensor([0.1, 2.0])
+    assert float(policy.sample(observation, 100, generator()).detach().abs().max()) == 1.0
 
 
 def test_tanh_gaussian_density_equals_the_transformed_distribution() -> None:

@@ -12,6 +12,7 @@ import torch
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import Algorithm, Batch, Dims
 from offrl_training.algorithms.bc_gaussian import BCGaussian
+from offrl_training.algorithms.brac import BRAC
 from offrl_training.algorithms.cql import CQL
 from offrl_training.algorithms.iql import IQL
 from offrl_training.algorithms.sac import SAC
@@ -28,6 +29,7 @@ FAST: Settings = {
 FAST["cql"] |= {"samples": 4}
 FAST["cal_ql"] |= {"samples": 4, "backup_samples": 1}
 FAST["atac"] |= {"policy_rate": 1e-4}
+FAST["brac"] |= {"policy_hidden": (32, 32), "warm_start": 0.3}
 
 
 def train(name: str, data: Batch, steps: int, **settings: Any) -> Algorithm[Any]:
@@ -37,6 +39,7 @@ def train(name: str, data: Batch, steps: int, **settings: Any) -> Algorithm[Any]
     kind = ALGORITHMS[name]
     config = kind.config_type(**{"hidden": (32, 32), **FAST[name], **settings})
     algorithm = kind(config, dims, normaliser, torch.Generator().manual_seed(0))
+    algorithm.prepare(data)
     random = torch.Generator().manual_seed(1)
     for _ in range(steps):
         rows = torch.randint(len(data.rewards), (64,), generator=random)
@@ -51,8 +54,8 @@ def unrelated(actions: Tensor, rewards: Tensor, gamma: float) -> Batch:
     """
     states = torch.randn(2, len(actions), 1, generator=torch.Generator().manual_seed(0))
     later = gamma / (1.0 - gamma) * rewards.mean()
-    discounts = torch.full_like(actions, gamma)
-    return Batch(states[0], actions[:, None], rewards, states[1], discounts, rewards + later)
+    discounts, rows = torch.full_like(actions, gamma), torch.arange(len(actions))
+    return Batch(states[0], actions[:, None], rewards, states[1], discounts, rewards + later, rows)
 
 
 # --- a driver who never does more than 0.2: what lies beyond is a guess of the critic ---
@@ -91,7 +94,7 @@ def test_online_algorithms_leave_the_data_and_believe_in_what_is_not_there(name:
     assert q > 1.5 * BEST
 
 
-@pytest.mark.parametrize("name", ["td3_bc", "iql", "cql", "cal_ql", "awac", "crr", "atac"])
+@pytest.mark.parametrize("name", ["td3_bc", "iql", "cql", "cal_ql", "awac", "crr", "atac", "brac"])
 def test_offline_algorithms_stay_in_the_data_and_below_its_best(name: str) -> None:
     action, q = narrow(name)
     assert float(action.abs().max()) < 1.2 * SUPPORT
@@ -150,7 +153,8 @@ def roads() -> Batch:
     for _ in range(100):
         rows += walk(A, B, D, pays=False, random=random)
         rows += walk(B, C, pays=True, random=random)
-    return Batch(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    columns = (torch.stack(column) for column in zip(*rows, strict=True))
+    return Batch(*columns, rows=torch.arange(len(rows)))
 
 
 def closest_to_c(policy: Callable[[Tensor], Tensor]) -> float:
@@ -178,8 +182,8 @@ def test_offline_learning_stitches(name: str) -> None:
 def bandit(actions: Tensor, rewards: Tensor) -> Batch:
     """Every transition ends the task."""
     states = torch.randn(len(actions), 1, generator=torch.Generator().manual_seed(3))
-    none = torch.zeros(len(actions))
-    return Batch(states, actions[:, None], rewards, states, none, rewards)
+    none, rows = torch.zeros(len(actions)), torch.arange(len(actions))
+    return Batch(states, actions[:, None], rewards, states, none, rewards, rows)
 
 
 def one_in_ten_pays() -> Batch:
@@ -252,3 +256,48 @@ def test_atac_with_beta_zero_imitates_and_with_more_it_improves() -> None:
         found[beta] = float(algorithm.policy(STATES).mean())
     assert abs(found[0.0]) < 0.1
     assert found[64.0] > 0.2
+
+
+def test_brac_v_charges_the_value_for_the_divergence_to_come_and_brac_p_does_not() -> None:
+    gamma, alpha = 0.8, 0.05
+    data = unrelated(small_actions(), small_actions(), gamma)
+    value, divergence = {}, {}
+    for penalty in ("policy", "value"):
+        algorithm = train("brac", data, 1000, gamma=gamma, tau=0.05, alpha=alpha, penalty=penalty)
+        assert isinstance(algorithm, BRAC)
+        sampled, _ = algorithm.policy.sample(STATES, 50, torch.Generator().manual_seed(0))
+        value[penalty] = float(algorithm.q(*pairs(STATES, sampled)).mean())
+        states = STATES.repeat(20, 1)
+        divergence[penalty] = float(algorithm.sample(states)[1].mean())
+    assert divergence["value"] == pytest.approx(divergence["policy"], rel=0.2)
+    due = gamma / (1.0 - gamma) * alpha * divergence["value"]
+    assert value["policy"] - value["value"] == pytest.approx(due, rel=0.25)
+
+
+def one_side_known() -> Batch:
+    """-0.5 pays; right of 0 the driver does it at times, left of 0 five times, each with luck."""
+    random = torch.Generator().manual_seed(0)
+    states, noise = torch.randn(2, 2000, generator=random)
+    right = states > 0.0
+    does = right & (torch.rand(2000, generator=random) < 0.3)
+    does[torch.nonzero(~right)[:5, 0]] = True
+    rewards = torch.where(does, torch.where(right, 0.5, 2.0), 0.0) + 0.3 * noise
+    data = bandit(torch.where(does, -0.5, 0.0), rewards)
+    return data._replace(observations=states[:, None], next_observations=states[:, None])
+
+
+@pytest.mark.parametrize(
+    ("settings", "left", "right"),
+    [
+        ({}, 0.0, -0.5),
+        ({"n_wedge": 0.0, "radius": 100.0}, -0.5, -0.5),  # what was seen once is known everywhere
+        ({"n_wedge": 1e9}, 0.0, 0.0),  # nothing is ever known
+    ],
+)
+def test_spibb_improves_where_it_has_seen_enough(
+    settings: dict[str, float], left: float, right: float
+) -> None:
+    algorithm = train("spibb", one_side_known(), 500, **settings)
+    distance = torch.linspace(0.4, 1.5, 20)[:, None]
+    assert algorithm.policy(-distance).unique().tolist() == [left]
+    assert algorithm.policy(distance).unique().tolist() == [right]

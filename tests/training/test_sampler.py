@@ -55,6 +55,14 @@ def test_timeouts_are_not_terminals_and_lead_to_the_last_observation(dataset: Da
     assert torch.equal(batch.next_observations[inner], batch.observations[inner + 1])
 
 
+def test_a_batch_names_its_rows(dataset: Dataset) -> None:
+    sampler = whole(dataset)
+    everything, batch = sampler.everything(), sampler.sample(32)
+    assert len(everything.rewards) == len(dataset)
+    for all_of_it, column in zip(everything, batch, strict=True):
+        assert torch.equal(all_of_it[batch.rows], column)
+
+
 def test_batch_is_in_network_coordinates(dataset: Dataset) -> None:
     packed = prepared(dataset).pack(0, len(dataset))
     batch = Sampler(packed, 1, torch.Generator()).batch(torch.arange(len(dataset)))

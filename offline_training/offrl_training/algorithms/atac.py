@@ -84,7 +84,7 @@ class ATAC(SAC[ATACConfig]):
 
     def update_critics(self, batch: Batch) -> Metrics:
         """Bellman error and, after the warm start, pessimism about the policy against the data."""
-        s, a, r, next_s, discount, _ = batch
+        s, a, r, next_s, discount, *_ = batch
         config = self.config
         with torch.no_grad():
             action, _ = self.policy.sample(s, 1, self.generator)

@@ -62,7 +62,7 @@ class AWAC(Algorithm[W]):
 
     def update(self, batch: Batch) -> Metrics:
         """Update the critics, then the policy, then the target."""
-        s, a, r, next_s, discount, _ = batch
+        s, a, r, next_s, discount, *_ = batch
         with torch.no_grad():
             next_action = self.policy.sample(next_s, 1, self.generator).squeeze(1)  # (B, a)
             next_value = self.q_target(next_s, next_action).amin(0)  # (B,)

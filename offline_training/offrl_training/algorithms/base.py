@@ -42,6 +42,8 @@ class Batch(NamedTuple):
     not a timeout)."""
     returns_to_go: Tensor
     """(B,) what the log earned from here on (see returns.py)."""
+    rows: Tensor
+    """(B,) place of each among the transitions it was drawn from."""
 
 
 class AlgorithmConfig(BaseModel):
@@ -90,6 +92,12 @@ class Algorithm(nn.Module, ABC, Generic[C]):
     @abstractmethod
     def build(self, dims: Dims) -> None:
         """Create the policy, the other networks and the optimisers."""
+
+    def prepare(self, data: Batch) -> None:
+        """Look at all transitions to train on; called before the first step of each process.
+
+        What it finds depends on them alone, so that a run resumes where it stopped.
+        """
 
     @abstractmethod
     def update(self, batch: Batch) -> Metrics:

@@ -62,7 +62,7 @@ class IQL(Algorithm[IQLConfig]):
 
     def update(self, batch: Batch) -> Metrics:
         """Update V, then the policy, then Q, then the target."""
-        s, a, r, next_s, discount, _ = batch
+        s, a, r, next_s, discount, *_ = batch
         config = self.config
         with torch.no_grad():
             q = self.q_target(s, a).amin(0)  # (B,)
