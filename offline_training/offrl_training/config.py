@@ -29,6 +29,9 @@ class TrainingConfig(BaseModel):
     rewards, but from the driver's actions in between, not the policy's."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16: matrix products in half the digits, parameters and sums in all. For processors that
+    multiply bfloat16 (AVX-512 BF16, AMX, GPUs); on others it is slower."""
     threads: PositiveInt = 1
     """CPU threads. With more than one, any neighbour on a core makes small products many times
     slower."""

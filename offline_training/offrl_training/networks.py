@@ -94,11 +94,11 @@ class MLP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the outputs (..., out)."""
+        """Return the outputs (..., out), in single precision also where products are not."""
         *hidden, last = zip(self.weights, self.biases, strict=True)
         for weight, bias in hidden:
             x = F.linear(x, weight, bias).relu_()
-        return F.linear(x, *last)
+        return F.linear(x, *last).float()
 
 
 class EnsembleMLP(nn.Module):
@@ -133,7 +133,7 @@ class EnsembleMLP(nn.Module):
         *hidden, (weight, bias) = [(w[index], b[index]) for w, b in parameters]
         for w, b in hidden:
             x = torch.addmm(b, x, w).relu_()
-        q: Tensor = torch.mv(x, weight[:, 0]) + bias[0]
+        q: Tensor = torch.mv(x.float(), weight[:, 0]) + bias[0]
         return q
 
 

@@ -62,10 +62,17 @@ class Trainer:
     def advance(self) -> None:
         """Take one training step."""
         batch = self.sampler.sample(self.training.batch)
-        self.metrics |= self.algorithm.update(batch)
-        self.step += 1
-        if self.step % INTERVAL == 0:
-            self.metrics |= self.gate_critics.update(batch, self.algorithm.quick_policy)
+        with self._precision():
+            self.metrics |= self.algorithm.update(batch)
+            self.step += 1
+            if self.step % INTERVAL == 0:
+                self.metrics |= self.gate_critics.update(batch, self.algorithm.quick_policy)
+
+    def _precision(self) -> torch.autocast:
+        """Casts are not cached: within a step, parameters change."""
+        half = self.training.precision == "bf16"
+        device = self.training.device
+        return torch.autocast(device, torch.bfloat16, enabled=half, cache_enabled=False)
 
     def take_metrics(self) -> Metrics:
         """Return the newest value of each metric since the last call, and the held-out errors."""

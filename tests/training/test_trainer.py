@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from offrl_training.config import TrainingConfig
 from offrl_training.logging import MetricsLog
 from offrl_training.run import RunConfig, create_run, load_run, resume_run
 from offrl_training.trainer import Trainer, fit
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .conftest import small
 from .test_algorithms import differing
@@ -222,3 +224,42 @@ def test_load_run_refuses_what_is_no_run(dataset: Dataset, tmp_path: Path) -> No
     path.write_text(text.replace("gamma: 0.99", "gamma: 1.99"))
     with pytest.raises(InputError, match="parameters: gamma: Input should be less than 1"):
         load_run(tmp_path / "run")
+
+
+class Products(TorchDispatchMode):
+    """Notes the precision of every matrix product."""
+
+    NAMES = ("mm", "addmm", "bmm", "baddbmm")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function.overloadpacket.__name__ in self.NAMES:
+            self.seen |= {each.dtype for each in args if isinstance(each, torch.Tensor)}
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_bf16_multiplies_in_half_the_digits_and_keeps_the_parameters(
+    name: str, dataset: Dataset
+) -> None:
+    whole, half = (trainer(name, dataset, precision=p) for p in ("float32", "bf16"))
+    for made, products in ((whole, torch.float32), (half, torch.bfloat16)):
+        with Products() as found:
+            for _ in range(5):  # one of which updates the gate's critics
+                made.advance()
+        assert found.seen == {products}
+    assert all(p.dtype == torch.float32 for p in half.algorithm.parameters())
+    moved = [
+        torch.linalg.vector_norm(torch.cat([p.detach().flatten() for p in each.parameters()]))
+        for each in (whole.algorithm, half.algorithm)
+    ]
+    assert float(moved[1]) == pytest.approx(float(moved[0]), rel=0.01)
+    loss = "q_loss" if "q_loss" in whole.metrics else "policy_loss"
+    expected, found_loss = float(whole.metrics[loss]), float(half.metrics[loss])
+    assert found_loss == pytest.approx(expected, rel=0.2, abs=0.1)
+    assert found_loss != expected
