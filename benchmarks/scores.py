@@ -59,7 +59,7 @@ TEST_SEED = 1_000_000
 class Config:
     """Train every algorithm of both libraries on every dataset, and drive."""
 
-    steps: int = 10_000
+    steps: int = 2_000
     """Updates per run."""
     batch: int = 128
     """Transitions per update."""
@@ -67,9 +67,9 @@ class Config:
     """Width of each hidden layer, of all networks."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the batches and the networks."""
-    navigation_drives: int = 40
+    navigation_drives: int = 20
     """Scored episodes of the simulated robot per run."""
-    locomotion_drives: int = 10
+    locomotion_drives: int = 5
     """Scored episodes of HalfCheetah per run."""
     data: Path = Path("scores_data")
     """Folder of datasets and finished runs; made where it is missing."""
