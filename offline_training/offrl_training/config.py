@@ -29,6 +29,9 @@ class TrainingConfig(BaseModel):
     rewards, but from the driver's actions in between, not the policy's."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
+    memory_limit: PositiveInt | None = None
+    """Megabytes of transitions in memory; a dataset with more streams from its file. By default all
+    of them are."""
     threads: PositiveInt = 1
     """CPU threads. With more than one, any neighbour on a core makes small products many times
     slower."""
