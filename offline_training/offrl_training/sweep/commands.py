@@ -53,10 +53,10 @@ def sweep(argv: list[str]) -> None:
     require_library(command.tracker)
     trials = load_plan(command.sweep)
     digest = open_dataset(command.dataset).digest
-    done = [trial for trial in trials if trial.done(command.out, digest)]
-    waiting = [trial for trial in trials if trial not in done]
+    done = [trial.name for trial in trials if trial.done(command.out, digest)]
+    outcomes = {name: Outcome("finished", 0) for name in done}
+    waiting = [trial for trial in trials if trial.name not in outcomes]
     print(f"{command.sweep}: {len(trials)} trials, {len(done)} of them finished before", flush=True)
-    outcomes = {trial.name: Outcome("finished", 0) for trial in done}
     caught: list[int] = []
     if waiting:
         _make_folder(command.out)
