@@ -132,7 +132,7 @@ class OnlineRun:
             Normaliser(size, limits),
             self.generator,
         )
-        self.replay = torch.zeros(STEPS, 2 * size + len(limits) + 3)  # as sampler.pack has them
+        self.replay = torch.zeros(STEPS, 2 * size + len(limits) + 3)  # as Transitions.pack has them
         self.ends: list[int] = []
         self.returns: dict[int, float] = {}
         self.step = 0
@@ -174,7 +174,8 @@ class OnlineRun:
             action = sampled[0, 0]
         si = self.sac.normaliser.action_to_si(action).numpy()
         following, reward, terminal, timeout, _ = env.step(si)
-        ends = torch.tensor([float(reward), float(terminal)])
+        discount = self.sac.config.gamma * (not terminal)
+        ends = torch.tensor([float(reward), discount])
         row = (shown, action, ends, torch.as_tensor(following, dtype=torch.float32), torch.zeros(1))
         self.replay[self.step] = torch.cat(row)
         self.step += 1

@@ -17,7 +17,6 @@ from offrl_contract import InputError, load_robot
 from offrl_contract.cli import EXIT_BAD_INPUT
 from offrl_contract.errors import nearest
 from offrl_contract.robot_file import require_same
-from offrl_data.dataset import load_dataset
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from offrl_training.algorithms import ALGORITHMS
@@ -27,8 +26,10 @@ from offrl_training.memory import keep_freed_memory
 from offrl_training.run import RunConfig, open_run
 from offrl_training.settings import load_settings, run_settings
 from offrl_training.signals import deferred_signals, leave
+from offrl_training.stream import Stream
 from offrl_training.tracking import OnLog, Tracker, require_library, tracking
 from offrl_training.trainer import Trainer, fit
+from offrl_training.transitions import read_dataset
 
 _REDRAW = 0.25
 
@@ -65,7 +66,7 @@ def train(argv: list[str]) -> None:
     require_library(command.tracker)
     torch.set_num_threads(command.training.threads)
     keep_freed_memory()
-    dataset = load_dataset(command.dataset)
+    dataset = read_dataset(command.dataset, command.training.memory_limit)
     if command.robot is not None:
         require_same(load_robot(command.robot), dataset.robot, command.robot, str(command.dataset))
     settings = command.algorithm, command.training
@@ -117,6 +118,8 @@ def _announce(trainer: Trainer, config: RunConfig) -> None:
         f"{config.algorithm}: {len(trainer.sampler)} transitions of {len(config.train_episodes)} "
         f"episodes ({held_out}), from step {trainer.step} to {config.training.steps}"
     )
+    if isinstance(trainer.sampler, Stream):
+        print(f"streamed from {config.dataset} in {trainer.sampler.pools} parts of a pass")
 
 
 def _fit(trainer: Trainer, run: Path, stop: Callable[[], bool], on_log: OnLog) -> None:

@@ -48,15 +48,16 @@ class Normaliser(nn.Module):
         self.register_buffer("action_low", torch.tensor([low for low, _ in limits]))
         self.register_buffer("action_high", torch.tensor([high for _, high in limits]))
 
-    def fit(self, observations: NDArray[np.float32], arrays: Iterable[slice] = ()) -> None:
-        """Take mean and deviation from observations (N, o); eps 1e-3 as in TD3+BC's code.
+    def fit(
+        self, mean: NDArray[np.float64], std: NDArray[np.float64], arrays: Iterable[slice] = ()
+    ) -> None:
+        """Take over mean and deviation of observations (o,); eps 1e-3 as in TD3+BC's code.
 
         An entry that never moves keeps its unit: divided by eps alone, the first change on the
         robot would reach the network a thousand times too large. For the same reason an entry of an
         array (one lidar beam of many) is divided by a tenth of the array's deviation at least.
         """
-        mean = observations.mean(0, dtype=np.float64)
-        std = observations.std(0, dtype=np.float64)
+        std = std.copy()
         for entries in arrays:
             floor = _FLOOR * np.sqrt(np.square(std[entries]).mean())
             std[entries] = np.maximum(std[entries], floor)

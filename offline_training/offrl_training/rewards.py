@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from offrl_contract import InputError
 
 from offrl_training.config import RewardScale
+from offrl_training.statistics import Moments
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,15 @@ class RewardMap:
         return (self.factor * rewards.astype(np.float64) + self.shift).astype(np.float32)
 
 
-def reward_map(
-    scale: RewardScale, rewards: NDArray[np.float32], returns: NDArray[np.float64]
-) -> RewardMap:
-    """Make the map from rewards (N,) and returns (E,). Raises InputError where they do not differ.
+def reward_map(scale: RewardScale, rewards: Moments, returns: Moments) -> RewardMap:
+    """Make the map from those of rewards and returns. Raises InputError where they do not differ.
 
     return_range is that of IQL's authors: times 1000 / (largest - smallest return), not shifted.
     """
     if scale == "none":
         return RewardMap()
     values, what = (returns, "return") if scale == "return_range" else (rewards, "reward")
-    low, high = float(values.min()), float(values.max())
+    low, high = float(values.low), float(values.high)
     if low == high:
         raise InputError(
             f"--reward-scale {scale}: the training episodes have one {what}, {low:g}; use none"
@@ -42,5 +41,4 @@ def reward_map(
         return RewardMap(1000.0 / (high - low))
     if scale == "unit":
         return RewardMap(1.0 / (high - low), -low / (high - low))
-    mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-    return RewardMap(float(1.0 / deviation), float(-mean / deviation))
+    return RewardMap(float(1.0 / values.std), float(-values.mean / values.std))

@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot, __version__, robot_from_yaml
 from offrl_contract.errors import nearest
-from offrl_data.dataset import Dataset
+from offrl_data.dataset import AnyDataset
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from offrl_training import checkpoint
@@ -108,7 +108,7 @@ def open_run(
     run: Path,
     algorithm: str,
     settings: tuple[AlgorithmConfig, TrainingConfig],
-    dataset: Dataset,
+    dataset: AnyDataset,
     name: str,
     resume: bool,
 ) -> tuple[Trainer, RunConfig]:

@@ -1,10 +1,13 @@
 """Who is trained on, and batches: transitions on the device, packed so that one is a gather."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from offrl_contract import InputError
-from offrl_data.dataset import Dataset
+from offrl_data.columns import pieces
+from offrl_data.dataset import AnyDataset
 from torch import Tensor
 
 from offrl_training.algorithms.base import Batch
@@ -25,26 +28,39 @@ def split_episodes(
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def check_actions(dataset: Dataset) -> None:
+def check_actions(dataset: AnyDataset) -> None:
     """Raise InputError where an action lies outside the robot's limits."""
     low, high = np.array(dataset.robot.limits, np.float32).T
     slack = _ROUNDING * (high - low)
-    bad = np.argwhere((dataset.actions < low - slack) | (dataset.actions > high + slack))
-    if len(bad):
-        row, column = bad[0]
-        raise InputError(
-            f"dataset: actions[{row}, {column}] is {dataset.actions[row, column]:g}, outside the "
-            f"robot file's limits [{low[column]:g}, {high[column]:g}] ({len(bad)} such values)"
-        )
+    first, count, before = "", 0, 0
+    for actions in pieces(dataset.actions):
+        bad = np.argwhere((actions < low - slack) | (actions > high + slack))
+        if len(bad) and not count:
+            row, column = bad[0]
+            first = (
+                f"actions[{before + row}, {column}] is {actions[row, column]:g}, outside the "
+                f"robot file's limits [{low[column]:g}, {high[column]:g}]"
+            )
+        count += len(bad)
+        before += len(actions)
+    if count:
+        raise InputError(f"dataset: {first} ({count} such values)")
+
+
+def unpack(packed: Tensor, rows: Tensor, observations: int) -> Batch:
+    """Take packed transitions (B, 2 o + a + 3) apart; rows (B,) say where they are from."""
+    widths = [observations, packed.shape[1] - 2 * observations - 3, 1, 1, observations, 1]
+    s, a, r, discount, next_s, returns = torch.split(packed, widths, 1)
+    return Batch(s, a, r.squeeze(1), next_s, discount.squeeze(1), returns.squeeze(1), rows)
 
 
 class Sampler:
-    """Draws batches uniformly with replacement."""
+    """Draws batches uniformly with replacement from transitions on the device."""
 
     def __init__(self, packed: Tensor, observations: int, generator: torch.Generator) -> None:
         self.packed = packed
         self.generator = generator
-        self._widths = [observations, packed.shape[1] - 2 * observations - 3, 1, 1, observations, 1]
+        self._observations = observations
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -53,22 +69,16 @@ class Sampler:
         """Draw one batch."""
         device = self.packed.device
         rows = torch.randint(len(self), (size,), generator=self.generator, device=device)
-        return self.batch(rows)
-
-    def batch(self, rows: Tensor) -> Batch:
-        """Return chosen transitions."""
-        return self._split(self.packed.index_select(0, rows), rows)
+        return unpack(self.packed.index_select(0, rows), rows, self._observations)
 
     def everything(self) -> Batch:
         """Return all transitions, in order, as views."""
-        return self._split(self.packed, torch.arange(len(self), device=self.packed.device))
+        rows = torch.arange(len(self), device=self.packed.device)
+        return unpack(self.packed, rows, self._observations)
 
-    def spread(self, size: int) -> Batch:
-        """Return at most `size` transitions, evenly spaced over all."""
-        count = min(size, len(self))
-        rows = torch.arange(count, device=self.packed.device) * len(self) // count
-        return self.batch(rows)
+    def state(self) -> dict[str, int]:
+        """Return what the next batch depends on besides the generator: nothing."""
+        return {}
 
-    def _split(self, packed: Tensor, rows: Tensor) -> Batch:
-        s, a, r, d, next_s, returns = torch.split(packed, self._widths, 1)
-        return Batch(s, a, r.squeeze(1), next_s, d.squeeze(1), returns.squeeze(1), rows)
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Go to a state."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from offrl_contract import InputError
-from offrl_data.dataset import Dataset
+from offrl_data.dataset import AnyDataset, DatasetFile
 
 from offrl_training import checkpoint
 from offrl_training.algorithms import ALGORITHMS
@@ -19,9 +19,10 @@ from offrl_training.config import TrainingConfig
 from offrl_training.gate_critics import INTERVAL, GateCritics
 from offrl_training.logging import MetricsLog
 from offrl_training.networks import Normaliser
-from offrl_training.sampler import Sampler, check_actions, split_episodes
+from offrl_training.sampler import Sampler, check_actions, split_episodes, unpack
+from offrl_training.stream import Stream
 from offrl_training.tracking import OnLog
-from offrl_training.transitions import prepare
+from offrl_training.transitions import Transitions, capacity, prepare, spread_rows
 
 _HELD_OUT_ROWS = 4096
 
@@ -30,7 +31,7 @@ class Trainer:
     """One run: data, algorithm, gate critics, and the step they are at."""
 
     def __init__(
-        self, algorithm: str, config: AlgorithmConfig, training: TrainingConfig, dataset: Dataset
+        self, algorithm: str, config: AlgorithmConfig, training: TrainingConfig, dataset: AnyDataset
     ) -> None:
         """Prepare step 0. Raises InputError where the dataset or the device cannot be used."""
         if training.device == "cuda" and not torch.cuda.is_available():
@@ -44,20 +45,18 @@ class Trainer:
         )
         self.generator = torch.Generator(training.device).manual_seed(training.seed)
         transitions = prepare(dataset, self.train_episodes, training, config.gamma)
-        normaliser, robot = transitions.normaliser, dataset.robot
-
-        def sampler(episodes: NDArray[np.int64]) -> Sampler:
-            packed = transitions.take(dataset.rows_of(episodes))
-            return Sampler(packed, robot.observation_size, self.generator)
-
-        self.sampler = sampler(self.train_episodes)
-        held_out = sampler(self.held_out_episodes)
-        self._held_out = held_out.spread(_HELD_OUT_ROWS) if len(held_out) else None
+        self.sampler = _sampler(transitions, self.train_episodes, training, self.generator)
+        robot = dataset.robot
+        held_out = spread_rows(dataset, self.held_out_episodes, _HELD_OUT_ROWS)
+        packed = transitions.take(held_out)
+        rows = torch.arange(len(held_out), device=packed.device)
+        self._held_out = unpack(packed, rows, robot.observation_size) if len(held_out) else None
         dims = Dims(robot.observation_size, robot.action_size, training.steps)
         self.algorithm, self.gate_critics = build(
-            algorithm, config, dims, normaliser, self.generator
+            algorithm, config, dims, transitions.normaliser, self.generator
         )
-        self.algorithm.prepare(self.sampler.everything())
+        if self.algorithm.needs_all:
+            self.algorithm.prepare(self.sampler.everything())
 
     def advance(self) -> None:
         """Take one training step."""
@@ -96,6 +95,7 @@ class Trainer:
             "gate_critics": self.gate_critics.state_dict(),
             "optimizers": {name: opt.state_dict() for name, opt in self._optimizers().items()},
             "generator": self.generator.get_state(),
+            "sampler": self.sampler.state(),
             "metrics": dict(self.metrics),
         }
 
@@ -106,11 +106,26 @@ class Trainer:
         for name, optimizer in self._optimizers().items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.generator.set_state(state["generator"])
+        self.sampler.restore(state["sampler"])
         self.metrics = dict(state["metrics"])
         self.step = int(state["step"])
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {**self.algorithm.optimizers(), "gate_critics": self.gate_critics.q_optimizer}
+
+
+def _sampler(
+    transitions: Transitions,
+    episodes: NDArray[np.int64],
+    training: TrainingConfig,
+    generator: torch.Generator,
+) -> Sampler | Stream:
+    """Hold the transitions of some episodes on the device, or stream them from their file."""
+    dataset, limit = transitions.dataset, training.memory_limit
+    if limit is not None and isinstance(dataset, DatasetFile):
+        return Stream(transitions, episodes, capacity(dataset, limit), training.seed)
+    packed = transitions.take(spread_rows(dataset, episodes, len(dataset)))
+    return Sampler(packed, dataset.robot.observation_size, generator)
 
 
 def build(

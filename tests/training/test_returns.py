@@ -1,6 +1,7 @@
 """Returns, n-step returns and normalised rewards, against numbers worked out by hand."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from offrl_training.algorithms.base import Batch
 from offrl_training.config import RewardScale, TrainingConfig
 from offrl_training.returns import n_step_returns, returns_to_go
 from offrl_training.rewards import RewardMap, reward_map
-from offrl_training.sampler import Sampler
+from offrl_training.sampler import unpack
+from offrl_training.statistics import Moments
 from offrl_training.transitions import prepare
 
 SUCCESS, CUT, FAILURES = [-1.0, -1.0, 8.0], [-1.0, -1.0, 8.0], [-1.0, -1.0]
@@ -72,8 +74,7 @@ def batch(dataset: Dataset, **settings: object) -> Batch:
     transitions = prepare(dataset, np.arange(3), training, 0.5)
     transitions.normaliser.observation_mean.zero_()
     transitions.normaliser.observation_std.fill_(1.0)
-    sampler = Sampler(transitions.pack(0, len(dataset)), 1, torch.Generator())
-    return sampler.batch(torch.arange(len(dataset)))
+    return unpack(transitions.pack(0, len(dataset)), torch.arange(len(dataset)), 1)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,14 @@ def test_a_value_is_the_same_for_every_n(dataset: Dataset) -> None:
         torch.testing.assert_close(target, found.returns_to_go)
 
 
+def moments(values: NDArray[np.floating[Any]]) -> Moments:
+    """Of values that come in two parts."""
+    found = Moments()
+    found.add(values[:1])
+    found.add(values[1:])
+    return found
+
+
 @pytest.mark.parametrize(
     ("scale", "rewards"),
     [
@@ -133,7 +142,7 @@ def test_a_value_is_the_same_for_every_n(dataset: Dataset) -> None:
 )
 def test_reward_maps_by_hand(scale: RewardScale, rewards: list[float]) -> None:
     given = np.array([-1.0, 3.0, 1.0], np.float32)
-    made = reward_map(scale, given, np.array([2.0, -2.0]))
+    made = reward_map(scale, moments(given), moments(np.array([2.0, -2.0])))
     np.testing.assert_allclose(made(given), rewards, rtol=1e-6, atol=1e-6)
 
 
@@ -143,7 +152,7 @@ def test_rewards_that_do_not_differ_cannot_be_scaled(scale: RewardScale) -> None
     with pytest.raises(
         InputError, match=rf"--reward-scale {scale}: .* have one .*, [24]; use none"
     ):
-        reward_map(scale, same, np.array([4.0, 4.0]))
+        reward_map(scale, moments(same), moments(np.array([4.0, 4.0])))
 
 
 def test_returns_are_those_of_normalised_rewards(dataset: Dataset) -> None:

@@ -9,7 +9,7 @@ from offrl_contract import InputError
 from offrl_data.dataset import Dataset
 from offrl_training.config import TrainingConfig
 from offrl_training.networks import Normaliser
-from offrl_training.sampler import Sampler, check_actions, split_episodes
+from offrl_training.sampler import Sampler, check_actions, split_episodes, unpack
 from offrl_training.transitions import Transitions, prepare
 
 
@@ -45,7 +45,7 @@ def test_split_depends_on_the_seed() -> None:
 
 
 def test_timeouts_are_not_terminals_and_lead_to_the_last_observation(dataset: Dataset) -> None:
-    batch = whole(dataset).batch(torch.arange(len(dataset)))
+    batch = whole(dataset).everything()
     ends = dataset.starts + dataset.lengths - 1
     terminals = torch.from_numpy(dataset.terminals)
     assert 0 < terminals.sum() < len(ends)
@@ -64,8 +64,7 @@ def test_a_batch_names_its_rows(dataset: Dataset) -> None:
 
 
 def test_batch_is_in_network_coordinates(dataset: Dataset) -> None:
-    packed = prepared(dataset).pack(0, len(dataset))
-    batch = Sampler(packed, 1, torch.Generator()).batch(torch.arange(len(dataset)))
+    batch = unpack(prepared(dataset).pack(0, len(dataset)), torch.arange(len(dataset)), 1)
     assert float(batch.observations.mean()) == pytest.approx(0.0, abs=1e-4)
     assert float(batch.observations.std()) == pytest.approx(1.0, abs=1e-2)
     assert torch.allclose(batch.actions, torch.from_numpy(dataset.actions) - 0.5, atol=1e-6)
@@ -108,15 +107,14 @@ def test_sampling_is_uniform_and_follows_the_generator(dataset: Dataset) -> None
 
 def test_a_constant_observation_keeps_its_unit() -> None:
     normaliser = Normaliser(2, ((-1.0, 1.0),))
-    normaliser.fit(np.array([[5.0, 0.0], [5.0, 2.0]], np.float32))
+    normaliser.fit(np.array([5.0, 1.0]), np.array([0.0, 1.0]))
     assert normaliser.observation_std.tolist() == pytest.approx([1.0, 1.001])
     assert normaliser.observation(torch.tensor([3.0, 1.0])).tolist() == [-2.0, 0.0]
 
 
 def test_an_array_entry_that_hardly_moves_shares_the_array_s_scale() -> None:
     normaliser = Normaliser(3, ((-1.0, 1.0),))
-    observations = np.array([[4.9, 0.0, 0.0], [5.0, 4.0, 0.02]], np.float32)
-    normaliser.fit(observations, [slice(0, 2)])
+    normaliser.fit(np.array([4.95, 2.0, 0.01]), np.array([0.05, 2.0, 0.01]), [slice(0, 2)])
     floor = 0.1 * np.sqrt((0.05**2 + 2.0**2) / 2)
     expected = np.array([floor, 2.0, 0.01]) + 1e-3
     np.testing.assert_allclose(normaliser.observation_std, expected, rtol=1e-5)

@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     returns_to_go: Tensor
     """(B,) what the log earned from here on (see returns.py)."""
     rows: Tensor
-    """(B,) place of each among the transitions it was drawn from."""
+    """(B,) place of each among the transitions it was drawn from; in a stream, in the batch."""
 
 
 class AlgorithmConfig(BaseModel):
@@ -76,6 +76,8 @@ class Algorithm(nn.Module, ABC, Generic[C]):
     config_type: ClassVar[type[AlgorithmConfig]]
     chooses: ClassVar[bool] = False
     """Whether the policy picks among candidates, so that a rounding error may change its choice."""
+    needs_all: ClassVar[bool] = False
+    """Whether `prepare` has to see all training transitions before the first step."""
     policy: nn.Module
     """Deterministic policy in network coordinates: (B, o) to (B, a) in [-1, 1]."""
 

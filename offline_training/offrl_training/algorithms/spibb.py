@@ -156,6 +156,7 @@ class SPIBB(Algorithm[SPIBBConfig]):
     """Improves on the driver where it has seen enough, and does as he did elsewhere."""
 
     config_type = SPIBBConfig
+    needs_all = True
     chooses = True
     policy: GridPolicy
     bootstrapped: Tensor

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import tyro
 from offrl_contract import InputError
-from offrl_data.dataset import load_dataset
+from offrl_data.dataset import open_dataset
 from offrl_data.web_page import write_whole
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -20,6 +20,7 @@ from offrl_training.sweep.results import read_results, write_table
 from offrl_training.sweep.trials import Outcome, cluster, run_trials
 from offrl_training.tracking import Tracker, require_library, tracking
 from offrl_training.trainer import fit
+from offrl_training.transitions import read_dataset
 
 _EXIT_FAILED = 1
 _ELSEWHERE = "its run is not in --out here: the machines of the cluster must share that folder"
@@ -51,11 +52,11 @@ def sweep(argv: list[str]) -> None:
     command = tyro.cli(SweepCommand, prog="offrl sweep", args=argv)
     require_library(command.tracker)
     trials = load_plan(command.sweep)
-    digest = load_dataset(command.dataset).digest
-    done = [trial for trial in trials if trial.done(command.out, digest)]
-    waiting = [trial for trial in trials if trial not in done]
+    digest = open_dataset(command.dataset).digest
+    done = [trial.name for trial in trials if trial.done(command.out, digest)]
+    outcomes = {name: Outcome("finished", 0) for name in done}
+    waiting = [trial for trial in trials if trial.name not in outcomes]
     print(f"{command.sweep}: {len(trials)} trials, {len(done)} of them finished before", flush=True)
-    outcomes = {trial.name: Outcome("finished", 0) for trial in done}
     caught: list[int] = []
     if waiting:
         _make_folder(command.out)
@@ -93,7 +94,7 @@ def train_trial(trial: Trial, dataset: Path, out: Path, tracker: Tracker) -> Non
         run,
         trial.algorithm,
         (trial.parameters, trial.training),
-        load_dataset(dataset),
+        read_dataset(dataset, trial.training.memory_limit),
         dataset.name,
         resume=True,
     )

@@ -7,9 +7,9 @@ attributes of the group `metadata`. A terminal ends the task, a timeout only the
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot, robot_from_yaml
+
+from offrl_data.columns import Column, content_digest, first_not_finite
 
 FORMAT = "offrl-dataset-1"
 COLUMNS = ("observations", "actions", "rewards", "terminals", "timeouts")
@@ -111,30 +113,94 @@ class Dataset:
         return np.concatenate(spans) if spans else np.zeros(0, np.int64)
 
 
+@dataclass(frozen=True)
+class DatasetFile:
+    """An open dataset file. Columns are read where they are sliced; the episode table is loaded."""
+
+    robot: Robot
+    observations: Column
+    """(N, o), SI units."""
+    actions: Column
+    """(N, a), SI units."""
+    rewards: Column
+    """(N,)"""
+    terminals: Column
+    """(N,)"""
+    timeouts: Column
+    """(N,)"""
+    starts: NDArray[np.int64]
+    """(E,) first transition of each episode."""
+    lengths: NDArray[np.int64]
+    """(E,) transitions of each episode."""
+    final_observations: Column
+    """(E, o) where the last transition of each episode led."""
+    digest: str
+    """Identity of the content, the same as that of the dataset when loaded."""
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+
+AnyDataset = Dataset | DatasetFile
+
+
 def load_dataset(path: Path) -> Dataset:
     """Load a dataset file whole. Raises InputError where it is not one, is empty or has NaN."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such dataset")
-    try:
-        with h5py.File(path, "r") as file:
-            dataset = _read(file, path)
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path}: not an offrl dataset: {error}") from error
+    with _reading(path), h5py.File(path, "r") as file:
+        dataset = _read(file, path)
     _check(dataset, path)
     return dataset
 
 
-def _read(file: h5py.File, path: Path) -> Dataset:
+def open_dataset(path: Path) -> DatasetFile:
+    """Open a dataset file, checked as when loaded, in a few megabytes of memory.
+
+    Reads it all, twice. Raises InputError where it is not one, is empty or has NaN.
+    """
+    with _reading(path):
+        # Without a cache of chunks, HDF5 reads the rows that are asked for and no others.
+        file = h5py.File(path, "r", rdcc_nbytes=0)
+        attributes = _attributes(file, path)
+        columns = {name: file[name] for name in COLUMNS}
+        starts, lengths = file["episodes/start"][()], file["episodes/length"][()]
+        final_observations = file["episodes/final_observation"]
+        dataset = DatasetFile(
+            robot=robot_from_yaml(attributes["robot"], f"{path.name}: metadata/robot"),
+            **columns,
+            starts=starts,
+            lengths=lengths,
+            final_observations=final_observations,
+            digest=content_digest((*columns.values(), starts, lengths, final_observations)),
+        )
+        _check(dataset, path)
+    return dataset
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a file that is no dataset into an InputError."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such dataset")
+    try:
+        yield
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path}: not an offrl dataset: {error}") from error
+
+
+def _attributes(file: h5py.File, path: Path) -> dict[str, Any]:
+    """Return the metadata of a dataset file. Raises InputError for another format."""
     attributes = dict(file["metadata"].attrs)
     if attributes.get("format") != FORMAT:
         raise InputError(f"{path}: format '{attributes.get('format')}', expected '{FORMAT}'")
+    return attributes
+
+
+def _read(file: h5py.File, path: Path) -> Dataset:
+    attributes = _attributes(file, path)
     columns = {name: file[name][()] for name in COLUMNS}
     starts, lengths = file["episodes/start"][()], file["episodes/length"][()]
     final_observations = file["episodes/final_observation"][()]
     images = file.get("images", {})
-    content = sha256()
-    for values in (*columns.values(), starts, lengths, final_observations):
-        content.update(np.ascontiguousarray(values).tobytes())
     known = ("format", "robot", "robot_digest", "offrl_version")
     return Dataset(
         robot=robot_from_yaml(attributes["robot"], f"{path.name}: metadata/robot"),
@@ -147,15 +213,15 @@ def _read(file: h5py.File, path: Path) -> Dataset:
         path=file["path"][()] if "path" in file else None,
         images={name: images[name].shape[1:] for name in images},
         metadata={name: json.loads(v) for name, v in attributes.items() if name not in known},
-        digest=content.hexdigest()[:16],
+        digest=content_digest((*columns.values(), starts, lengths, final_observations)),
     )
 
 
-def _check(dataset: Dataset, path: Path) -> None:
-    """Refuse what training cannot use, naming the first place."""
-    if not len(dataset):
+def _check(dataset: AnyDataset, path: Path) -> None:
+    """Refuse what training cannot use, naming the first place. Raises InputError."""
+    rows = len(dataset.rewards)
+    if not rows:
         raise InputError(f"{path}: the dataset has no transitions")
-    rows = len(dataset)
     for name in COLUMNS:
         if len(getattr(dataset, name)) != rows:
             raise InputError(f"{path}: {name} has {len(getattr(dataset, name))} rows, not {rows}")
@@ -167,10 +233,9 @@ def _check(dataset: Dataset, path: Path) -> None:
                 f"its robot file says {width}"
             )
     for name in ("observations", "actions", "rewards", "final_observations"):
-        bad = np.argwhere(~np.isfinite(getattr(dataset, name)))
-        if len(bad):
-            row = ", ".join(map(str, bad[0]))
-            raise InputError(f"{path}: {name}[{row}] is not finite ({len(bad)} such values)")
+        place, count = first_not_finite(getattr(dataset, name))
+        if count:
+            raise InputError(f"{path}: {name}[{place}] is not finite ({count} such values)")
     begins = np.concatenate([[0], np.cumsum(dataset.lengths)])
     if begins[-1] != rows or not np.array_equal(begins[:-1], dataset.starts):
         raise InputError(f"{path}: episodes/start and length do not partition its {rows} rows")
