@@ -35,6 +35,8 @@ class Match:
     """Theirs that no setting of ours corresponds to, at the value that our algorithm implies."""
     absent: tuple[str, ...] = ()
     """Ours that they have no setting for; `differs` says what that means."""
+    encoders: tuple[str, ...] = ENCODERS
+    """Their settings of the widths of hidden layers."""
     differs: str = "nothing"
     """What is not the same in mathematics (ours; theirs)."""
 
@@ -58,6 +60,7 @@ MATCHES = {
             "beta": ("weight_temp",),
             "max_weight": ("max_weight",),
         },
+        encoders=(*ENCODERS, "value_encoder_factory"),
         differs="log-deviation of the policy: from 0, clipped to [-5, 2]; from -1.5, squashed into "
         "it. Order: V, policy, Q; V and Q in one step, policy",
     ),
@@ -110,6 +113,42 @@ MATCHES = {
         "a draw among samples by Q, here the policy's mean (its own under `as shipped`)",
     ),
 }
+TIMED = {
+    "bc": Match("BC", {"learning_rate": ("learning_rate",)}, encoders=("encoder_factory",)),
+    "td3": Match("TD3", MATCHES["td3_bc"].keys),
+    "sac": Match(
+        "SAC",
+        {
+            "policy_rate": ("actor_learning_rate", "temp_learning_rate"),
+            "critic_rate": ("critic_learning_rate",),
+        },
+    ),
+    "cal_ql": Match(
+        "CalQL",
+        MATCHES["cql"].keys,
+        fixed=MATCHES["cql"].fixed | {"max_q_backup": True},
+        absent=MATCHES["cql"].absent,  # its best of all samples at s' is our backup of 10
+    ),
+    "bear": Match(
+        "BEAR",
+        {
+            "vae_hidden": ("imitator_encoder_factory",),
+            "policy_rate": ("actor_learning_rate",),
+            "critic_rate": ("critic_learning_rate", "imitator_learning_rate"),
+            "alpha_rate": ("alpha_learning_rate",),
+            "threshold": ("alpha_threshold",),
+            "kernel": ("mmd_kernel",),
+            "sigma": ("mmd_sigma",),
+            "mmd_samples": ("n_mmd_action_samples",),
+            "samples": ("n_target_samples",),
+            "candidates": ("n_action_samples",),
+            "lam": ("lam",),
+        },
+        fixed={"warmup_steps": 0},
+        absent=("warm_start",),  # ours at 0
+    ),
+}
+"""Further ones, whose speed alone is compared (`training.py`)."""
 NAMES = {"exponential": "exp"}
 """Values that d3rlpy calls otherwise."""
 RANDOM = ("bcq", "crr")
@@ -139,7 +178,7 @@ class Peer:
         self.seed = seed
         torch.manual_seed(seed)
         settings = theirs(algorithm, config, dims.steps)
-        made = getattr(import_d3rlpy().algos, f"{MATCHES[algorithm].name}Config")(**settings)
+        made = getattr(import_d3rlpy().algos, f"{_match(algorithm).name}Config")(**settings)
         learner = made.create(device="cpu:0")
         learner.create_impl((dims.observation,), dims.action)
         self.impl = learner.impl
@@ -186,10 +225,8 @@ class Peer:
 
 def theirs(algorithm: str, config: AlgorithmConfig, steps: int) -> dict[str, Any]:
     """Return d3rlpy's settings for ours. Raises InputError for a setting the table lacks."""
-    match = MATCHES[algorithm]
-    common = {"hidden": ENCODERS, "gamma": ("gamma",), "tau": ("tau",)}
-    if algorithm == "iql":
-        common["hidden"] = (*ENCODERS, "value_encoder_factory")
+    match = _match(algorithm)
+    common = {"hidden": match.encoders, "gamma": ("gamma",), "tau": ("tau",)}
     keys = common | match.keys
     settings = dict(match.fixed)
     for name, value in config:
@@ -200,6 +237,10 @@ def theirs(algorithm: str, config: AlgorithmConfig, steps: int) -> dict[str, Any
     if algorithm == "iql":
         settings["actor_optim_factory"] = _cosine(steps)
     return settings
+
+
+def _match(algorithm: str) -> Match:
+    return (MATCHES | TIMED)[algorithm]
 
 
 def _value(value: Any) -> Any:

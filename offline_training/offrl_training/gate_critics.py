@@ -5,6 +5,7 @@ make the members agree where they know nothing (Ghasemipour, Gu, Nachum 2022, ar
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -20,10 +21,15 @@ Policy = Callable[[Tensor], Tensor]
 
 CRITICS = 5
 LEARNING_RATE = 3e-4
-# Five critics with their targets cost more than the whole of IQL. An update at every fifth step
-# of the trainer adds about a quarter; the faster target makes up for the fewer updates.
-INTERVAL = 5
-TAU = 0.025
+SHARE = 0.2
+"""Matrix products that they may add to a step's own, in operations."""
+TAU = 0.005
+"""Share of the critics that their targets take over per step of the trainer."""
+
+
+def interval(of_gate: int, per_step: float) -> int:
+    """Return after how many steps the critics learn, given the operations of either."""
+    return math.ceil(of_gate / (SHARE * per_step))
 
 
 class GateCritics(nn.Module):
@@ -38,6 +44,9 @@ class GateCritics(nn.Module):
     ) -> None:
         super().__init__()
         self.normaliser = normaliser
+        self.interval = 5
+        """Steps of the trainer per update. Five critics with their targets cost more than most
+        algorithms; a faster target makes up for fewer updates."""
         self.q = Critic(CRITICS, dims.observation, dims.action, hidden, generator)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
         self.q_optimizer = Adam(self.q.parameters(), LEARNING_RATE)
@@ -64,5 +73,5 @@ class GateCritics(nn.Module):
         q = self.q(batch.observations, batch.actions)  # (K, B)
         loss = td_loss(q, self.targets(batch, policy))
         descend(self.q_optimizer, loss)
-        soft_update(self.q_target, self.q, TAU)
+        soft_update(self.q_target, self.q, min(TAU * self.interval, 1.0))
         return {"gate_loss": loss.detach(), "gate_std": q.detach().std(0).mean()}

@@ -1,5 +1,6 @@
 """The step loop: sample, update, log, checkpoint; it waits for the device only to log."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -11,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from offrl_contract import InputError
 from offrl_data.dataset import AnyDataset, DatasetFile
+from torch.utils.flop_counter import FlopCounterMode
 
 from offrl_training import checkpoint
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import Algorithm, AlgorithmConfig, Dims, Metrics
 from offrl_training.config import TrainingConfig
-from offrl_training.gate_critics import INTERVAL, GateCritics
+from offrl_training.gate_critics import GateCritics, interval
 from offrl_training.logging import MetricsLog
 from offrl_training.networks import Normaliser
 from offrl_training.sampler import Sampler, check_actions, split_episodes, unpack
@@ -25,6 +27,7 @@ from offrl_training.tracking import OnLog
 from offrl_training.transitions import Transitions, capacity, prepare, spread_rows
 
 _HELD_OUT_ROWS = 4096
+_TRIAL = 2  # steps, after which delayed updates have happened
 
 
 class Trainer:
@@ -57,6 +60,7 @@ class Trainer:
         )
         if self.algorithm.needs_all:
             self.algorithm.prepare(self.sampler.everything())
+        self.gate_critics.interval = self._interval()
 
     def advance(self) -> None:
         """Take one training step."""
@@ -64,8 +68,23 @@ class Trainer:
         with self._precision():
             self.metrics |= self.algorithm.update(batch)
             self.step += 1
-            if self.step % INTERVAL == 0:
+            if self.step % self.gate_critics.interval == 0:
                 self.metrics |= self.gate_critics.update(batch, self.algorithm.quick_policy)
+
+    def _interval(self) -> int:
+        """Return after how many steps the gate's critics may learn, by a trial of both.
+
+        It depends on the operations counted, not on time, so that every machine finds the same.
+        """
+        before = copy.deepcopy(self.state())
+        batch = self.sampler.sample(self.training.batch)
+        with FlopCounterMode(display=False) as of_steps:
+            for _ in range(_TRIAL):
+                self.algorithm.update(batch)
+        with FlopCounterMode(display=False) as of_gate:
+            self.gate_critics.update(batch, self.algorithm.quick_policy)
+        self.restore(before)
+        return interval(of_gate.get_total_flops(), of_steps.get_total_flops() / _TRIAL)
 
     def _precision(self) -> torch.autocast:
         """Casts are not cached: within a step, parameters change."""
@@ -97,6 +116,7 @@ class Trainer:
             "generator": self.generator.get_state(),
             "sampler": self.sampler.state(),
             "metrics": dict(self.metrics),
+            "step": self.step,
         }
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from offrl_training.logging import MetricsLog
 from offrl_training.run import RunConfig, create_run, load_run, resume_run
 from offrl_training.trainer import Trainer, fit
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from .conftest import small
 from .test_algorithms import differing
@@ -263,3 +264,35 @@ def test_bf16_multiplies_in_half_the_digits_and_keeps_the_parameters(
     expected, found_loss = float(whole.metrics[loss]), float(half.metrics[loss])
     assert found_loss == pytest.approx(expected, rel=0.2, abs=0.1)
     assert found_loss != expected
+
+
+def test_gate_critics_learn_as_often_as_a_fifth_of_the_work_allows(dataset: Dataset) -> None:
+    made = {name: trainer(name, dataset) for name in ("bc", "td3_bc", "cql")}
+    intervals = [each.gate_critics.interval for each in made.values()]
+    assert intervals == sorted(intervals, reverse=True)
+    assert intervals[0] > 5 * intervals[2]
+    for each in made.values():
+        batch = each.sampler.sample(32)
+        with FlopCounterMode(display=False) as steps:
+            for _ in range(2):
+                each.algorithm.update(batch)
+        with FlopCounterMode(display=False) as gate:
+            each.gate_critics.update(batch, each.algorithm.quick_policy)
+        added = gate.get_total_flops() / (each.gate_critics.interval * steps.get_total_flops() / 2)
+        assert 0.1 < added <= 0.2 or each.gate_critics.interval == 1
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_trial_of_both_leaves_no_trace(
+    name: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = trainer(name, dataset).state()
+    monkeypatch.setattr(Trainer, "_interval", lambda _: 5)
+    untried = trainer(name, dataset).state()
+    for key in ("algorithm", "gate_critics"):
+        assert differing(tried[key], untried[key]) == []
+    assert torch.equal(tried["generator"], untried["generator"])
+    assert tried["step"] == untried["step"] == 0
+    for key, optimizer in untried["optimizers"].items():
+        for number, state in optimizer["state"].items():
+            assert differing(state, tried["optimizers"][key]["state"][number]) == []
