@@ -134,7 +134,7 @@ class EnsembleMLP(nn.Module):
         *hidden, (weight, bias) = [(w[index], b[index]) for w, b in parameters]
         for w, b in hidden:
             x = torch.addmm(b, x, w).relu_()
-        q: Tensor = torch.mv(x.float(), weight[:, 0]) + bias[0]
+        q: Tensor = (x * weight[:, 0]).sum(-1) + bias[0]
         return q
 
 
