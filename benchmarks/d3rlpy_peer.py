@@ -110,7 +110,7 @@ MATCHES = {
         fixed={"n_critics": 2, "advantage_type": "mean", "target_update_type": "soft"},
         differs="advantage: of the smaller critic; of the critics' mean. Target: the policy; a "
         "target policy. Deviation: one per action entry; of the state. Acting: the policy's mean; "
-        "a draw among samples by Q, here the policy's mean (its own under `as shipped`)",
+        "a draw among samples by Q, here the policy's mean too",
     ),
 }
 TIMED = {
