@@ -19,27 +19,10 @@ ODOMETRY = "/odom"
 GOAL = "/goal"
 BUMPER = "/bumper"
 COMMAND = "/cmd_vel"
-TYPES = {
-    SCAN: "sensor_msgs/msg/LaserScan",
-    ODOMETRY: "nav_msgs/msg/Odometry",
-    GOAL: "geometry_msgs/msg/PoseStamped",
-    BUMPER: "std_msgs/msg/Bool",
-    COMMAND: "geometry_msgs/msg/Twist",
-}
-"""Message type by topic."""
-
-BEAMS = 180
-"""Readings per scan, the first one straight behind, counterclockwise."""
-BEAM_STEP = 2.0 * np.pi / BEAMS
-"""Angle between neighbouring beams [rad]."""
-BEAM_ANGLES: Floats = -np.pi + BEAM_STEP * np.arange(BEAMS, dtype=np.float64)
-"""Angle of each beam in the robot's frame (BEAMS,) [rad]."""
 RANGE_MIN = 0.05
 """Shortest reading [m]; inside the robot's body, so that a touched surface is seen."""
 RANGE_MAX = 8.0
 """Longest reading [m]; farther is inf (REP-117)."""
-SCAN_RATE = 20
-"""Scans, goals and bumper messages per second."""
 _COVARIANCE = np.diag([1e-4] * 6).ravel()
 
 
@@ -69,7 +52,7 @@ def _pose(x: float, y: float, yaw: float) -> Message:
     )
 
 
-def command(forward: float, turning: float) -> Message:
+def twist(forward: float, turning: float) -> Message:
     """Return a Twist: forward [m/s], turning [rad/s]."""
     vector = _type("geometry_msgs/Vector3")
     return _type("geometry_msgs/Twist")(vector(forward, 0.0, 0.0), vector(0.0, 0.0, turning))
@@ -90,15 +73,21 @@ def odometry(
     )
 
 
-def laser_scan(stamp: int, ranges: Floats) -> Message:
-    """Return a LaserScan of readings (BEAMS,) [m]."""
+def beam_angles(beams: int) -> Floats:
+    """Return the angle of each beam (beams,) [rad]: the first straight behind, counterclockwise."""
+    return -np.pi + 2.0 * np.pi / beams * np.arange(beams, dtype=np.float64)
+
+
+def laser_scan(stamp: int, ranges: Floats, rate: int) -> Message:
+    """Return a LaserScan of readings (beams,) [m] all round, published at a rate [Hz]."""
+    angles = beam_angles(len(ranges))
     return _type("sensor_msgs/LaserScan")(
         header=_header(stamp, "base_scan"),
-        angle_min=float(BEAM_ANGLES[0]),
-        angle_max=float(BEAM_ANGLES[-1]),
-        angle_increment=BEAM_STEP,
+        angle_min=float(angles[0]),
+        angle_max=float(angles[-1]),
+        angle_increment=2.0 * np.pi / len(ranges),
         time_increment=0.0,
-        scan_time=1.0 / SCAN_RATE,
+        scan_time=1.0 / rate,
         range_min=RANGE_MIN,
         range_max=RANGE_MAX,
         ranges=np.where(ranges > RANGE_MAX, np.inf, ranges).astype(np.float32),
@@ -106,11 +95,11 @@ def laser_scan(stamp: int, ranges: Floats) -> Message:
     )
 
 
-def goal(stamp: int, x: float, y: float) -> Message:
-    """Return the goal as a PoseStamped in base_link [m]."""
-    return _type("geometry_msgs/PoseStamped")(_header(stamp, "base_link"), _pose(x, y, 0.0))
+def pose(stamp: int, frame: str, x: float, y: float, yaw: float = 0.0) -> Message:
+    """Return a PoseStamped in a frame [m], [rad]."""
+    return _type("geometry_msgs/PoseStamped")(_header(stamp, frame), _pose(x, y, yaw))
 
 
-def bumper(pressed: bool) -> Message:
-    """Return a Bool: whether the bumper is pressed."""
-    return _type("std_msgs/Bool")(pressed)
+def boolean(value: bool) -> Message:
+    """Return a Bool: whether the bumper is pressed, or a drive runs."""
+    return _type("std_msgs/Bool")(value)

@@ -8,11 +8,11 @@ from offrl_contract import InputError, load_robot
 from offrl_contract.definitions import distro_definitions
 from offrl_data.conversion import convert_bags
 from offrl_data.dataset import load_dataset
-from offrl_sim.behaviour import Behaviour
 from offrl_sim.commands import record
-from offrl_sim.env import DiffDriveNav
+from offrl_sim.diffdrive.behaviour import DiffDriveBehaviour
+from offrl_sim.diffdrive.simulation import DiffDrive
+from offrl_sim.env import TaskEnv
 from offrl_sim.evaluate import behaviour_rng, rollout_behaviour
-from offrl_sim.messages import TYPES
 from offrl_sim.record import record_bags
 from rosbags.rosbag2 import Reader
 
@@ -22,7 +22,9 @@ EPISODES, SEED = 5, 100
 @pytest.fixture(scope="module")
 def bags(tmp_path_factory):
     out = tmp_path_factory.mktemp("recorded") / "bags"
-    recorded = record_bags(out, EPISODES, SEED, bags=2, advance=lambda: None)
+    recorded = record_bags(
+        TaskEnv("DiffDriveNav"), out, EPISODES, SEED, bags=2, advance=lambda: None
+    )
     assert sum(bag.episodes for bag in recorded) == EPISODES
     return [bag.path for bag in recorded]
 
@@ -30,7 +32,7 @@ def bags(tmp_path_factory):
 def test_rosbags_reads_the_bag(bags):
     store = distro_definitions()
     with Reader(bags[0]) as reader:
-        assert {c.topic: c.msgtype for c in reader.connections} == TYPES
+        assert {c.topic: c.msgtype for c in reader.connections} == DiffDrive.types
         for connection in reader.connections:
             assert connection.digest == store.hash_rihs01(connection.msgtype)
             assert connection.msgdef.data
@@ -52,7 +54,7 @@ def test_mcap_reads_the_bag_with_its_own_definitions(bags):
     with file.open("rb") as stream:
         reader = make_reader(stream, decoder_factories=[DecoderFactory()])
         schemas = {schema.name: schema for schema in reader.get_summary().schemas.values()}
-        assert set(schemas) == set(TYPES.values())
+        assert set(schemas) == set(DiffDrive.types.values())
         assert {schema.encoding for schema in schemas.values()} == {"ros2msg"}
         seen = {}
         for _, channel, message, decoded in reader.iter_decoded_messages():
@@ -76,9 +78,9 @@ def test_converted_bag_is_what_the_simulator_said(bags, tmp_path):
     file = tmp_path / "drive.h5"
     convert_bags(bags, robot, file)
     dataset = load_dataset(file)
-    env = DiffDriveNav()
+    env = TaskEnv("DiffDriveNav")
     assert len(dataset.lengths) == EPISODES
-    behaviour = Behaviour(robot)
+    behaviour = DiffDriveBehaviour(robot)
     for index in range(EPISODES):
         episode = dataset.episode(index)
         behaviour.begin(behaviour_rng(SEED + index))
@@ -95,10 +97,10 @@ def test_converted_bag_is_what_the_simulator_said(bags, tmp_path):
 
 
 def test_behaviour_is_of_mixed_quality():
-    env = DiffDriveNav()
+    env = TaskEnv("DiffDriveNav")
     results = rollout_behaviour(env, 40, 1000)
     kinds = []
-    behaviour = Behaviour(env.robot)
+    behaviour = DiffDriveBehaviour(env.robot)
     for result in results:
         behaviour.begin(behaviour_rng(result.seed))
         kinds.append(behaviour.skill.kind)
@@ -126,7 +128,7 @@ def test_command_line_records_and_reports(tmp_path, capsys):
 
 def test_more_bags_than_episodes_is_refused(tmp_path):
     with pytest.raises(InputError, match="--bags 3"):
-        record_bags(tmp_path / "bags", 2, 0, 3, lambda: None)
+        record_bags(TaskEnv("DiffDriveNav"), tmp_path / "bags", 2, 0, 3, lambda: None)
 
 
 def test_an_interrupted_recording_leaves_nothing(tmp_path):
@@ -134,5 +136,5 @@ def test_an_interrupted_recording_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        record_bags(tmp_path / "bags", 2, 0, 1, stop)
+        record_bags(TaskEnv("DiffDriveNav"), tmp_path / "bags", 2, 0, 1, stop)
     assert list(tmp_path.iterdir()) == []
