@@ -28,6 +28,13 @@ class Skill(Protocol):
 
 
 S = TypeVar("S", bound=Skill)
+K = TypeVar("K", bound=str)
+
+
+def draw_kind(rng: np.random.Generator, shares: dict[K, float]) -> K:
+    """Draw a kind of driver by the shares of all."""
+    kinds = list(shares)
+    return kinds[int(rng.choice(len(kinds), p=list(shares.values())))]
 
 
 class Behaviour(ABC, Generic[S]):

@@ -60,12 +60,10 @@ class SimBridge(Node):
             raise InputError(f"real_time_factor: {factor} must be above 0 and at most 100")
         self._factor: float = factor
         self._session = Session(task, robot, seed, load_profile(Path(profile) if profile else None))
-        simulation = task.simulation
+        simulation = self._session.simulation
         self._command_topic = simulation.command_topic
         self._command_values = attrgetter(*simulation.command_fields)
-        self._types = {
-            topic: kind for topic, kind in simulation.types.items() if topic != self._command_topic
-        }
+        self._types = simulation.published
         self._clock = self.create_publisher(Clock, "/clock", 10)
         self._sensors: dict[str, Any] = {
             topic: self.create_publisher(message_class(kind), topic, 10)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from offrl_contract.definitions import distro_definitions
+from offrl_contract.definitions import add_text, distro_definitions
 from rosbags.typesys.store import Typestore
 
 Floats = NDArray[np.float64]
@@ -19,6 +19,17 @@ ODOMETRY = "/odom"
 GOAL = "/goal"
 BUMPER = "/bumper"
 COMMAND = "/cmd_vel"
+IMU = "/imu"
+JOINTS = "/joint_states"
+DRIVE = "/drive"
+ACKERMANN = "ackermann_msgs/msg/AckermannDriveStamped"
+_ACKERMANN_DEFINITIONS = {  # as in ros-drivers/ackermann_msgs; rosbags brings none
+    "ackermann_msgs/msg/AckermannDrive": "\n".join(
+        f"float32 {name}"
+        for name in ("steering_angle", "steering_angle_velocity", "speed", "acceleration", "jerk")
+    ),
+    ACKERMANN: "std_msgs/Header header\nackermann_msgs/AckermannDrive drive",
+}
 RANGE_MIN = 0.05
 """Shortest reading [m]; inside the robot's body, so that a touched surface is seen."""
 RANGE_MAX = 8.0
@@ -29,7 +40,10 @@ _COVARIANCE = np.diag([1e-4] * 6).ravel()
 @cache
 def definitions() -> Typestore:
     """Return the message definitions that the simulator publishes with."""
-    return distro_definitions()
+    store = distro_definitions()
+    for name, text in _ACKERMANN_DEFINITIONS.items():
+        add_text(store, name, text, name)
+    return store
 
 
 @cache
@@ -46,10 +60,13 @@ def _header(stamp: int, frame: str) -> Message:
 def _pose(x: float, y: float, yaw: float) -> Message:
     return _type("geometry_msgs/Pose")(
         position=_type("geometry_msgs/Point")(x, y, 0.0),
-        orientation=_type("geometry_msgs/Quaternion")(
-            0.0, 0.0, math.sin(yaw / 2.0), math.cos(yaw / 2.0)
-        ),
+        orientation=_turn(yaw),
     )
+
+
+def _turn(yaw: float) -> Message:
+    quaternion = _type("geometry_msgs/Quaternion")
+    return quaternion(0.0, 0.0, math.sin(yaw / 2.0), math.cos(yaw / 2.0))
 
 
 def twist(forward: float, turning: float) -> Message:
@@ -103,3 +120,39 @@ def pose(stamp: int, frame: str, x: float, y: float, yaw: float = 0.0) -> Messag
 def boolean(value: bool) -> Message:
     """Return a Bool: whether the bumper is pressed, or a drive runs."""
     return _type("std_msgs/Bool")(value)
+
+
+def imu(stamp: int, yaw: float, turning: float) -> Message:
+    """Return an Imu of heading [rad] and yaw rate [rad/s], without accelerations."""
+    vector = _type("geometry_msgs/Vector3")
+    known = np.diag([1e-4] * 3).ravel()
+    return _type("sensor_msgs/Imu")(
+        header=_header(stamp, "imu_link"),
+        orientation=_turn(yaw),
+        orientation_covariance=known,
+        angular_velocity=vector(0.0, 0.0, turning),
+        angular_velocity_covariance=known,
+        linear_acceleration=vector(0.0, 0.0, 0.0),
+        linear_acceleration_covariance=np.array([-1.0] + [0.0] * 8),  # not measured
+    )
+
+
+def joint_states(stamp: int, positions: dict[str, float]) -> Message:
+    """Return a JointState of angles by joint [rad]."""
+    none = np.zeros(0)
+    values = np.array(list(positions.values()))
+    return _type("sensor_msgs/JointState")(
+        _header(stamp, "base_link"), list(positions), values, none, none
+    )
+
+
+def floats(values: Floats) -> Message:
+    """Return a Float32MultiArray of values (n,)."""
+    layout = _type("std_msgs/MultiArrayLayout")(dim=[], data_offset=0)
+    return _type("std_msgs/Float32MultiArray")(layout, values.astype(np.float32))
+
+
+def ackermann(stamp: int, steering: float, speed: float) -> Message:
+    """Return an AckermannDriveStamped: steering angle [rad], speed [m/s]."""
+    drive = _type("ackermann_msgs/AckermannDrive")(steering, 0.0, speed, 0.0, 0.0)
+    return _type("ackermann_msgs/AckermannDriveStamped")(_header(stamp, "base_link"), drive)

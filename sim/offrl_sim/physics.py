@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 
 STEPS_PER_SECOND = 240
 """Physics steps per second."""
+_LIFT = 10.0  # [m]
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,14 @@ class Physics(ABC):
         return np.array([hit[2] * length for hit in hits])
 
     def _restore(self) -> None:
+        """Go back to where everything was built.
+
+        The saved state has no contacts, and restoring it does not clear those of now: they would
+        start the solver of a robot that is put back to nearly the same place. So it is lifted off
+        the ground first.
+        """
+        self._move(self._robot, (0.0, 0.0, _LIFT), 0.0)
+        self._call("performCollisionDetection")
         self._call("restoreState", stateId=self._saved)
 
     def _call(self, function: str, *arguments: Any, **options: Any) -> Any:

@@ -140,7 +140,10 @@ def _record_bag(
     returns: list[float] = []
     outcomes = np.zeros(2, np.int64)
     running = env.robot.episode.running
-    types = {**env.simulation.types, **({running.topic: _BOOL} if running else {})}
+    command = env.simulation.command_topic
+    types = env.simulation.published | {command: env.simulation.types[command]}
+    if running is not None:
+        types[running.topic] = _BOOL
     with BagWriter(beside, types) as writer:
         env.listener = writer.take
         clock = EPOCH + scenarios[0] * 3600 * 10**9

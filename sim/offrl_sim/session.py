@@ -74,7 +74,7 @@ class Session:
     ) -> None:
         """Begin with scenario `seed`. Raises InputError as `Task.simulate` does."""
         self._robot = robot
-        self._simulation = task.simulate(robot, profile)
+        self.simulation = task.simulate(robot, profile)
         self._scorer = Scorer(robot)
         self.now = EPOCH
         """Simulated time [ns]."""
@@ -82,14 +82,14 @@ class Session:
 
     def close(self) -> None:
         """Release the physics client."""
-        self._simulation.close()
+        self.simulation.close()
 
     def begin(self, seed: int) -> None:
         """Begin the episode of scenario `seed` now, in place of the one that runs."""
         self._seed = seed
-        self._simulation.reset(np.random.default_rng(seed), self.now)
+        self.simulation.reset(np.random.default_rng(seed), self.now)
         self._scorer.reset()
-        self._next_tick = self.now + self._simulation.tick_latency
+        self._next_tick = self.now + self.simulation.tick_latency
         self._commanded = False
         self._path: list[tuple[float, float]] = []
         self._return = 0.0
@@ -100,7 +100,7 @@ class Session:
         """Give the base a command (a,), in SI units; one that is not finite is refused."""
         if not np.isfinite(action).all():
             return False
-        simulation = self._simulation
+        simulation = self.simulation
         simulation.command(action)
         message = simulation.command_message(self.now, action.tolist())
         self._scorer.hear(Delivery(simulation.command_topic, self.now, message))
@@ -109,8 +109,8 @@ class Session:
 
     def disturb(self, kind: DisturbanceKind) -> None:
         """Disturb the robot from now on, for the usual time."""
-        start = self._simulation.elapsed
-        self._simulation.disturbance = Disturbance(kind, start, DURATIONS[kind])
+        start = self.simulation.elapsed
+        self.simulation.disturbance = Disturbance(kind, start, DURATIONS[kind])
         self._disturbances.append((kind, self.now))
 
     def advance(self) -> tuple[list[Delivery], Report | None]:
@@ -121,7 +121,7 @@ class Session:
                 self.begin(self._seed + 1)
             return [], None
         self.now = min(self.now + SLICE, self._next_tick)
-        deliveries = self._simulation.advance(self.now)
+        deliveries = self.simulation.advance(self.now)
         for delivery in deliveries:
             self._scorer.hear(delivery)
         if self.now < self._next_tick:
@@ -131,7 +131,7 @@ class Session:
 
     def _score(self) -> Report | None:
         """Score the tick that ends now, once somebody drives."""
-        simulation = self._simulation
+        simulation = self.simulation
         terminal = False
         if self._path:
             action = np.array(simulation.in_force)

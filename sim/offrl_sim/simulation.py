@@ -83,12 +83,12 @@ class Simulation(ABC):
     """Steps the physics under the command in force and gives the messages that are due."""
 
     types: ClassVar[Mapping[str, str]]
-    """Message type by topic, of sensors and command."""
+    """Message type by topic, of all sensors that there may be and of the command."""
     command_topic: ClassVar[str]
     """Where commands are published."""
     command_fields: ClassVar[tuple[str, ...]]
     """Fields of a command's message, in the order of the action."""
-    sensors: ClassVar[tuple[Sensor, ...]]
+    sensors: tuple[Sensor, ...]
     """In the order in which they measure."""
     tick_latency: ClassVar[int]
     """A tick comes this long after the beat on which the sensors measure [ns]: when the slowest
@@ -128,6 +128,9 @@ class Simulation(ABC):
     def succeeded(self, terminal: bool, timeout: bool) -> bool:
         """Whether an episode with this end reached what the task asks for."""
 
+    def _look(self) -> None:  # noqa: B027  (most tasks need no more than the body)
+        """Find out what the sensors need to know of `body` before they measure."""
+
     def reset(self, rng: np.random.Generator, start: int = EPOCH) -> None:
         """Begin an episode at time `start` [ns] in a world drawn from `rng`, undisturbed.
 
@@ -153,6 +156,11 @@ class Simulation(ABC):
     def close(self) -> None:
         """Release the physics client."""
         self._physics.close()
+
+    @property
+    def published(self) -> dict[str, str]:
+        """Message type by topic of the sensors that measure."""
+        return {sensor.topic: self.types[sensor.topic] for sensor in self.sensors}
 
     @property
     def elapsed(self) -> float:
@@ -227,6 +235,7 @@ class Simulation(ABC):
         if not due:
             return
         self.body = self._physics.body()
+        self._look()
         now = self._time(self._step)
         for sensor in due:
             message = self._message(sensor.topic, now)

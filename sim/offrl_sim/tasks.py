@@ -11,6 +11,8 @@ from offrl_sim.behaviour import Behaviour
 from offrl_sim.diffdrive.behaviour import DiffDriveBehaviour
 from offrl_sim.diffdrive.simulation import DiffDrive
 from offrl_sim.profile import SimProfile
+from offrl_sim.racecar.behaviour import RacecarBehaviour
+from offrl_sim.racecar.simulation import Racecar
 from offrl_sim.simulation import Simulation
 
 
@@ -36,7 +38,10 @@ class Task:
         return simulation
 
 
-TASKS = {"DiffDriveNav": Task("diffdrive", DiffDrive, DiffDriveBehaviour)}
+TASKS = {
+    "DiffDriveNav": Task("diffdrive", DiffDrive, DiffDriveBehaviour),
+    "RacecarTrack": Task("racecar", Racecar, RacecarBehaviour),
+}
 
 
 def find_task(name: str) -> Task:

@@ -1,3 +1,5 @@
+import hashlib
+import subprocess
 import sys
 import warnings
 
@@ -12,6 +14,7 @@ from offrl_sim.diffdrive.simulation import DiffDrive
 from offrl_sim.env import SETTLE_TICKS, TaskEnv
 from offrl_sim.profile import SimProfile
 from offrl_sim.simulation import Disturbance
+from offrl_sim.tasks import TASKS
 
 FORWARD = np.array([0.3, 0.0], np.float32)
 
@@ -35,28 +38,54 @@ def drive(env, seed, actions, **options):
     return tuple(np.array(column) for column in zip(*rows, strict=True))
 
 
-def test_gymnasium_accepts_the_environment():
+@pytest.mark.parametrize("task", TASKS)
+def test_gymnasium_accepts_the_environment(task):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # A robot's commands are in SI units and its speed has no bound: the checker's advice on
         # normalised spaces is not for here.
         warnings.filterwarnings("ignore", message=".*(symmetric and normalized|infinity).*")
-        made = gymnasium.make("offrl/DiffDriveNav-v0")
+        made = gymnasium.make(f"offrl/{task}-v0")
         check_env(made.unwrapped)
         made.close()
 
 
-def test_same_seed_and_commands_give_the_same_bits(env):
-    rng = np.random.default_rng(0)
-    actions = rng.uniform([-0.2, -1.5], [0.8, 1.5], (60, 2)).astype(np.float32)
+def rehearsed(task, seed):
+    """An episode under commands drawn from the whole of their limits."""
+    env = TaskEnv(task)
+    actions = np.random.default_rng(0).uniform(*np.array(env.robot.limits).T, (60, 2))
+    drive(env, seed + 1, actions[:20])
+    columns = drive(env, seed, actions)
+    env.close()
+    return columns
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_same_seed_and_commands_give_the_same_bits(task):
+    """After other episodes, long or cut short, in another environment, and in another process."""
+    env = TaskEnv(task)
+    actions = np.random.default_rng(0).uniform(*np.array(env.robot.limits).T, (60, 2))
     first = drive(env, 7, actions)
+    assert len(first[0]) > 20
     drive(env, 8, actions)
-    other = TaskEnv("DiffDriveNav")
-    for again in (drive(env, 7, actions), drive(other, 7, actions)):
+    after_another = drive(env, 7, actions)
+    drive(env, 7, actions[:1])
+    after_a_short_one = drive(env, 7, actions)
+    for again in (after_another, after_a_short_one, rehearsed(task, 7)):
         for left, right in zip(first, again, strict=True):
             np.testing.assert_array_equal(left, right)
-    other.close()
+    program = (
+        "import sys, runpy, hashlib\n"
+        "columns = runpy.run_path(sys.argv[1])['rehearsed'](sys.argv[2], 7)\n"
+        "print(hashlib.sha256(b''.join(c.tobytes() for c in columns)).hexdigest())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, __file__, task], capture_output=True, text=True, check=True
+    )
+    digest = hashlib.sha256(b"".join(column.tobytes() for column in first)).hexdigest()
+    assert digest in done.stdout
     assert np.abs(drive(env, 9, actions)[0][0] - first[0][0]).max() > 0.1
+    env.close()
 
 
 def test_observation_is_in_si_units(env):

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from offrl_contract import Robot
 
-from offrl_sim.behaviour import Behaviour, Floats, Vector
+from offrl_sim.behaviour import Behaviour, Floats, Vector, draw_kind
 from offrl_sim.diffdrive.simulation import BEAM_ANGLES
 from offrl_sim.diffdrive.world import ROBOT_RADIUS
 
@@ -39,32 +39,29 @@ class Skill:
     """Standard deviation of the Ornstein-Uhlenbeck noise on the command [m/s], [rad/s]."""
 
 
-def draw_skill(rng: np.random.Generator) -> Skill:
-    """Draw the skill of an episode."""
-    kinds = list(SHARES)
-    kind = kinds[int(rng.choice(len(kinds), p=list(SHARES.values())))]
-    speeds = {
-        "careful": (0.55, 0.75),
-        "hasty": (0.6, 0.8),
-        "slow": (0.25, 0.45),
-        "naive": (0.3, 0.7),
-    }
-    reaches = {"careful": 1.3, "hasty": 0.9, "slow": 1.2, "naive": 0.0}
-    noise = rng.uniform(0.5, 1.5)
-    return Skill(
-        kind=kind,
-        speed=rng.uniform(*speeds[kind]),
-        reach=reaches[kind],
-        gain=rng.uniform(1.5, 3.0),
-        side=float(rng.choice([-1.0, 1.0])),
-        noise=(0.06 * noise, 0.3 * noise),
-    )
-
-
 class DiffDriveBehaviour(Behaviour[Skill]):
     """Drives by a potential field, or straight at the goal."""
 
-    draw_skill = staticmethod(draw_skill)
+    @staticmethod
+    def draw_skill(rng: np.random.Generator) -> Skill:
+        """Draw the skill of an episode."""
+        kind = draw_kind(rng, SHARES)
+        speeds = {
+            "careful": (0.55, 0.75),
+            "hasty": (0.6, 0.8),
+            "slow": (0.25, 0.45),
+            "naive": (0.3, 0.7),
+        }
+        reaches = {"careful": 1.3, "hasty": 0.9, "slow": 1.2, "naive": 0.0}
+        noise = rng.uniform(0.5, 1.5)
+        return Skill(
+            kind=kind,
+            speed=rng.uniform(*speeds[kind]),
+            reach=reaches[kind],
+            gain=rng.uniform(1.5, 3.0),
+            side=float(rng.choice([-1.0, 1.0])),
+            noise=(0.06 * noise, 0.3 * noise),
+        )
 
     def __init__(self, robot: Robot) -> None:
         """Find the terms in the robot's observation."""
