@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
-from offrl_contract import InputError, load_robot
+from offrl_contract import InputError
 from offrl_contract.definitions import distro_definitions
 from offrl_data.conversion import convert_bags
 from offrl_data.dataset import load_dataset
@@ -13,10 +13,13 @@ from offrl_sim.diffdrive.behaviour import DiffDriveBehaviour
 from offrl_sim.diffdrive.simulation import DiffDrive
 from offrl_sim.env import TaskEnv
 from offrl_sim.evaluate import behaviour_rng, rollout_behaviour
-from offrl_sim.record import record_bags
+from offrl_sim.messages import definitions
+from offrl_sim.racecar.simulation import Racecar
+from offrl_sim.record import CARRIED_AFTER, STOPPED, record_bags
 from rosbags.rosbag2 import Reader
 
 EPISODES, SEED = 5, 100
+CAR_SEEDS = range(315, 319)
 
 
 @pytest.fixture(scope="module")
@@ -72,28 +75,100 @@ def test_mcap_reads_the_bag_with_its_own_definitions(bags):
     np.testing.assert_allclose(inside, 0.1, atol=0.005)
 
 
-def test_converted_bag_is_what_the_simulator_said(bags, tmp_path):
+def assert_bags_say_what_the_simulator_said(task, bags, seeds, file):
     """Observations, actions, rewards and ends out of the bag equal the environment's own."""
-    robot = load_robot("diffdrive")
-    file = tmp_path / "drive.h5"
-    convert_bags(bags, robot, file)
+    env = TaskEnv(task)
+    convert_bags(bags, env.robot, file)
     dataset = load_dataset(file)
-    env = TaskEnv("DiffDriveNav")
-    assert len(dataset.lengths) == EPISODES
-    behaviour = DiffDriveBehaviour(robot)
-    for index in range(EPISODES):
+    assert len(dataset.lengths) == len(seeds)
+    behaviour = env.task.behaviour(env.robot)
+    for index, seed in enumerate(seeds):
         episode = dataset.episode(index)
-        behaviour.begin(behaviour_rng(SEED + index))
-        observation, _ = env.reset(seed=SEED + index)
+        behaviour.begin(behaviour_rng(seed))
+        observation, _ = env.reset(seed=seed)
         terminal = False
         for row in range(len(episode.rewards)):
             np.testing.assert_array_equal(episode.observations[row], observation)
-            observation, reward, terminal, _, info = env.step(behaviour(observation))
+            observation, reward, terminal, timeout, info = env.step(behaviour(observation))
             np.testing.assert_array_equal(episode.actions[row], info["command"])
             assert episode.rewards[row] == pytest.approx(reward, abs=1e-6)
         np.testing.assert_array_equal(episode.observations[-1], observation)
         assert episode.terminal == terminal
+        if not (terminal or timeout):
+            yield seed, len(episode.rewards)
     env.close()
+
+
+def test_converted_bag_is_what_the_simulator_said(bags, tmp_path):
+    seeds = range(SEED, SEED + EPISODES)
+    file = tmp_path / "drive.h5"
+    assert not list(assert_bags_say_what_the_simulator_said("DiffDriveNav", bags, seeds, file))
+
+
+@pytest.fixture(scope="module")
+def car_bag(tmp_path_factory):
+    """Four drives: one is stopped by hand, two end at a wall."""
+    out = tmp_path_factory.mktemp("car") / "bags"
+    env = TaskEnv("RacecarTrack")
+    (recorded,) = record_bags(env, out, len(CAR_SEEDS), CAR_SEEDS[0], 1, lambda: None)
+    env.close()
+    assert recorded.successes < recorded.episodes
+    return recorded.path
+
+
+def test_converted_car_bag_is_what_the_simulator_said(car_bag, tmp_path):
+    file = tmp_path / "car.h5"
+    cut = list(assert_bags_say_what_the_simulator_said("RacecarTrack", [car_bag], CAR_SEEDS, file))
+    stops = {
+        seed: np.random.default_rng([seed, 3]).uniform(0.0, 1.0, 2)[0] < STOPPED
+        for seed in CAR_SEEDS
+    }
+    assert [seed for seed, _ in cut] == [seed for seed, stopped in stops.items() if stopped]
+    dataset = load_dataset(file)
+    assert dataset.terminals.sum() == 2
+
+
+def test_car_bag_is_like_that_of_a_real_robot(car_bag):
+    """Rates, jitter, losses, pauses, and the car left standing after a stop by hand."""
+    store = definitions()
+    stamps = {}
+    running = []
+    speed = []
+    with Reader(car_bag) as reader:
+        assert set(Racecar.types) - {c.topic for c in reader.connections} == {"/scan"}
+        for connection, stamp, raw in reader.messages():
+            message = store.deserialize_cdr(raw, connection.msgtype)
+            header = getattr(message, "header", None)
+            measured = header.stamp.sec * 10**9 + header.stamp.nanosec if header else 0
+            stamps.setdefault(connection.topic, []).append((stamp, measured))
+            if connection.topic == "/running":
+                running.append((stamp, message.data))
+            if connection.topic == "/odom":
+                speed.append((stamp, message.twist.twist.linear.x))
+    times = {topic: np.array(rows) for topic, rows in stamps.items()}
+    for topic, rate in {"/odom": 50, "/imu": 100, "/joint_states": 50}.items():
+        received, measured = times[topic].T
+        delay = (received - measured) / 1e6
+        assert 2.0 <= delay.min() < 2.2
+        assert 4.8 < delay.max() <= 5.0
+        steps = np.diff(measured)
+        inside = steps[steps < 10**9]
+        assert np.median(inside) / 1e9 == pytest.approx(1.0 / rate, abs=5e-3)
+        lost = np.maximum(np.round(inside / 1e9 * rate) - 1, 0).sum() / len(measured)
+        assert 0.003 < lost < 0.03
+    commands = np.diff(times["/drive"][:, 0])
+    np.testing.assert_allclose(commands[commands < 10**9] / 1e9, 0.05, atol=0.005)
+    everything = np.sort(np.concatenate([rows[:, 0] for rows in times.values()]))
+    assert (np.diff(everything) > 1.4 * 10**9).sum() == len(CAR_SEEDS) - 1
+    assert [value for _, value in running] == [True, False] * len(CAR_SEEDS)
+    begun, ended = (
+        np.array([stamp for stamp, value in running if value is v]) for v in (True, False)
+    )
+    after = everything[np.searchsorted(everything, np.append(begun[1:], everything[-1] + 1)) - 1]
+    longest = int((after - ended).argmax())
+    assert (after - ended)[longest] / 1e9 == pytest.approx(CARRIED_AFTER, abs=0.1)
+    standing = [v for stamp, v in speed if after[longest] - 10**8 < stamp <= after[longest]]
+    assert np.abs(standing).max() < 0.15
 
 
 def test_behaviour_is_of_mixed_quality():
