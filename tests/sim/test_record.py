@@ -75,9 +75,12 @@ def test_mcap_reads_the_bag_with_its_own_definitions(bags):
     np.testing.assert_allclose(inside, 0.1, atol=0.005)
 
 
-def assert_bags_say_what_the_simulator_said(task, bags, seeds, file):
-    """Observations, actions, rewards and ends out of the bag equal the environment's own."""
-    env = TaskEnv(task)
+def assert_bags_say_what_the_simulator_said(task, bags, seeds, file, profile=None):
+    """Observations, actions, rewards and ends out of the bag equal the environment's own.
+
+    Yields the episodes that neither the task nor the clock ended: their seed and length.
+    """
+    env = TaskEnv(task, profile=profile)
     convert_bags(bags, env.robot, file)
     dataset = load_dataset(file)
     assert len(dataset.lengths) == len(seeds)
