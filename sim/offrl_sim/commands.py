@@ -1,5 +1,6 @@
 """The verb `record`."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,19 +35,20 @@ class RecordConfig:
 def record(argv: list[str]) -> None:
     """Run `offrl record`. Raises InputError."""
     config = tyro.cli(RecordConfig, prog="offrl record", args=argv)
-    env = TaskEnv(config.task, config.robot, load_profile(config.profile))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
-        task = progress.add_task("episodes", total=config.episodes)
+    with (
+        closing(TaskEnv(config.task, config.robot, load_profile(config.profile))) as env,
+        Progress(*columns, TimeRemainingColumn(), transient=True) as progress,
+    ):
+        bar = progress.add_task("episodes", total=config.episodes)
         bags = record_bags(
             env,
             config.out,
             config.episodes,
             config.seed,
             config.bags,
-            lambda: progress.advance(task),
+            lambda: progress.advance(bar),
         )
-    env.close()
     for bag in bags:
         print(
             f"{bag.path}: {bag.episodes} episodes ({bag.successes} succeeded, "

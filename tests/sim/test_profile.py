@@ -1,4 +1,5 @@
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from offrl_sim.physics import STEPS_PER_SECOND
 from offrl_sim.profile import SimProfile, load_profile
 from offrl_sim.record import record_bags
 from offrl_sim.tasks import TASKS
+from readme_tables import options
 
 from .test_racecar import LIDAR
 from .test_record import assert_bags_say_what_the_simulator_said
@@ -50,6 +52,11 @@ def delays(deliveries):
             measured = header.stamp.sec * SECOND + header.stamp.nanosec
             found.setdefault(each.topic, []).append(each.stamp - measured)
     return {topic: np.array(values[1:]) for topic, values in found.items()}
+
+
+def test_the_readme_table_is_that_of_the_code():
+    readme = Path(__file__).resolve().parents[2] / "sim" / "README.md"
+    assert options(SimProfile) in readme.read_text(), f"paste this:\n{options(SimProfile)}"
 
 
 def test_numbers_and_ranges_are_read(tmp_path):

@@ -204,6 +204,16 @@ def test_command_line_records_and_reports(tmp_path, capsys):
         record(["--out", str(out), "--episodes", "2", "--bags", "1"])
 
 
+def test_command_line_takes_task_and_profile(tmp_path, capsys):
+    profile = tmp_path / "shift.yaml"
+    profile.write_text("action_latency: 0.05\n")
+    words = ["--task", "RacecarTrack", "--seed", "317", "--episodes", "1", "--bags", "1"]
+    record([*words, "--out", str(tmp_path / "bags"), "--profile", str(profile)])
+    assert "1 episodes (0 succeeded" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"no task 'Racecar'. Did you mean 'RacecarTrack'\?"):
+        record(["--task", "Racecar", "--out", str(tmp_path / "other")])
+
+
 def test_more_bags_than_episodes_is_refused(tmp_path):
     with pytest.raises(InputError, match="--bags 3"):
         record_bags(TaskEnv("DiffDriveNav"), tmp_path / "bags", 2, 0, 3, lambda: None)
