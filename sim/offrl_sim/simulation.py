@@ -173,8 +173,6 @@ class Simulation(ABC):
         self._heard_at = self.elapsed
         given = self.conditions
         due = self._now + self._delay(given.action_latency, given.action_jitter)
-        if self._commands:
-            due = max(due, self._commands[-1][0])
         self._commands.append((due, self._heard))
 
     @property
@@ -214,7 +212,10 @@ class Simulation(ABC):
         self.collided |= self._physics.step()
 
     def _target(self) -> list[float]:
-        """Return the command that the motors follow (a,): what has reached the base by now."""
+        """Return the command that the motors follow (a,): what has reached the base by now.
+
+        Commands stay in order: one that is due waits for those given before it.
+        """
         while self._commands and self._commands[0][0] <= self._time(self._step):
             self._wanted_at = self.elapsed
             _, self._wanted = self._commands.popleft()
