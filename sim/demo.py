@@ -24,9 +24,9 @@ import torch
 import tyro
 from offrl_contract import InputError
 from offrl_contract.cli import EXIT_BAD_INPUT
-from offrl_sim.env import DiffDriveNav
+from offrl_sim.diffdrive.picture import Scene, draw_scenes
+from offrl_sim.env import TaskEnv
 from offrl_sim.evaluate import EpisodeResult, rollout, rollout_behaviour
-from offrl_sim.picture import Scene, draw_scenes
 from offrl_sim.simulation import DisturbanceKind
 from offrl_training.run import load_run
 from operator_node import Drive, Operator, operator
@@ -136,7 +136,7 @@ def learn(stage: Stage, config: DemoConfig) -> None:
 def compare(stage: Stage, config: DemoConfig) -> dict[str, Returns]:
     """Drive the test scenarios with the logged driver and with its clone, in process."""
     stage.say(f"the logged driver and BC on {config.drives} scenarios that nobody has seen")
-    env = DiffDriveNav()
+    env = TaskEnv("DiffDriveNav")
     clone = load_run(stage.folder / "bc").algorithm
 
     def act(observation: Any) -> Any:

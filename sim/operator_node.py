@@ -12,7 +12,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
 from offrl_contract import InputError
-from offrl_sim.world import World
+from offrl_sim.diffdrive.world import World
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock

@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot, __version__, robot_from_yaml
 from offrl_contract.errors import nearest
+from offrl_contract.settings import validated
 from offrl_data.dataset import AnyDataset
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
@@ -23,7 +24,6 @@ from offrl_training.config import TrainingConfig
 from offrl_training.files import write_atomically
 from offrl_training.gate_critics import GateCritics
 from offrl_training.networks import Normaliser
-from offrl_training.settings import validated
 from offrl_training.trainer import Trainer, build
 
 _MAY_DIFFER = ("dataset", "offrl_version", "torch_version")

@@ -2,4 +2,5 @@
 
 from gymnasium.envs.registration import register
 
-register(id="offrl/DiffDriveNav-v0", entry_point="offrl_sim.env:DiffDriveNav")
+for _task in ("DiffDriveNav", "RacecarTrack"):
+    register(id=f"offrl/{_task}-v0", entry_point="offrl_sim.env:TaskEnv", kwargs={"task": _task})

@@ -1,117 +1,68 @@
-"""The driver whose logs are recorded: of mixed quality, so that there is something to improve.
+"""Drivers whose logs are recorded: of mixed quality, so that there is something to improve.
 
-Each episode draws a skill. It sees what a policy sees, the observation vector, and nothing else.
+Each episode draws a skill. A driver sees what a policy sees, the observation vector, and nothing
+else.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from abc import ABC, abstractmethod
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from offrl_contract import Robot
 
-from offrl_sim.messages import BEAM_ANGLES
-from offrl_sim.world import ROBOT_RADIUS
-
 Floats = NDArray[np.float64]
 Vector = NDArray[np.float32]
-Kind = Literal["careful", "hasty", "slow", "naive"]
-
-SHARES: dict[Kind, float] = {"careful": 0.35, "hasty": 0.25, "slow": 0.15, "naive": 0.25}
-"""How often each kind of driver is at the wheel."""
-_REPULSION = 4.0
-_AROUND = 0.6
-_MARGIN = 0.12  # [m]
-_BRAKING = 0.8  # [m]
-_SMALLEST_GAP = 0.03  # [m]
 
 
-@dataclass(frozen=True)
-class Skill:
+class Skill(Protocol):
     """How one episode is driven."""
 
-    kind: Kind
-    """`naive` drives straight at the goal; the others go round what they see."""
-    speed: float
-    """Cruising speed [m/s]."""
-    reach: float
-    """Distance from the robot's centre at which obstacles begin to repel [m]."""
-    gain: float
-    """Turning rate per heading error [1/s]."""
-    side: float
-    """1 to pass obstacles on the left, -1 on the right."""
-    noise: tuple[float, float]
-    """Standard deviation of the Ornstein-Uhlenbeck noise on the command [m/s], [rad/s]."""
+    @property
+    def kind(self) -> str:
+        """What kind of driver is at the wheel."""
+
+    @property
+    def noise(self) -> tuple[float, float]:
+        """Standard deviation of the Ornstein-Uhlenbeck noise on the command, in its units."""
 
 
-def draw_skill(rng: np.random.Generator) -> Skill:
-    """Draw the skill of an episode."""
-    kinds = list(SHARES)
-    kind = kinds[int(rng.choice(len(kinds), p=list(SHARES.values())))]
-    speeds = {
-        "careful": (0.55, 0.75),
-        "hasty": (0.6, 0.8),
-        "slow": (0.25, 0.45),
-        "naive": (0.3, 0.7),
-    }
-    reaches = {"careful": 1.3, "hasty": 0.9, "slow": 1.2, "naive": 0.0}
-    noise = rng.uniform(0.5, 1.5)
-    return Skill(
-        kind=kind,
-        speed=rng.uniform(*speeds[kind]),
-        reach=reaches[kind],
-        gain=rng.uniform(1.5, 3.0),
-        side=float(rng.choice([-1.0, 1.0])),
-        noise=(0.06 * noise, 0.3 * noise),
-    )
+S = TypeVar("S", bound=Skill)
+K = TypeVar("K", bound=str)
 
 
-class Behaviour:
-    """Drives by a potential field, or straight at the goal, with noise on the command."""
+def draw_kind(rng: np.random.Generator, shares: dict[K, float]) -> K:
+    """Draw a kind of driver by the shares of all."""
+    kinds = list(shares)
+    return kinds[int(rng.choice(len(kinds), p=list(shares.values())))]
+
+
+class Behaviour(ABC, Generic[S]):
+    """A driver with noise on the command that is correlated in time."""
 
     def __init__(self, robot: Robot, correlation_time: float = 0.5) -> None:
         """Find the terms in the robot's observation; `correlation_time` is of the noise [s]."""
         self._slices = robot.observation_slices
-        scan = self._slices["scan"]
-        self._angles = BEAM_ANGLES.reshape(scan.stop - scan.start, -1).mean(axis=1)
-        self._directions = np.stack([np.cos(self._angles), np.sin(self._angles)], axis=1)
         self._keep = float(np.exp(-1.0 / (robot.rate * correlation_time)))
         self.begin(np.random.default_rng(0))
+
+    @staticmethod
+    @abstractmethod
+    def draw_skill(rng: np.random.Generator) -> S:
+        """Draw the skill of an episode."""
+
+    @abstractmethod
+    def intended(self, observation: Vector) -> Floats:
+        """Return the command (a,) for an observation (o,), without noise."""
 
     def begin(self, rng: np.random.Generator) -> None:
         """Begin an episode with a skill drawn from `rng`, which also makes the noise."""
         self._rng = rng
         self._noise = np.zeros(2)
-        self.skill = draw_skill(rng)
+        self.skill: S = self.draw_skill(rng)
 
     def __call__(self, observation: Vector) -> Vector:
-        """Return the command (2,) [m/s], [rad/s] for an observation (o,)."""
-        scan = observation[self._slices["scan"]].astype(np.float64)
-        goal = observation[self._slices["goal"]].astype(np.float64)
-        force, room = goal / max(float(np.hypot(*goal)), 1e-6), 1.0
-        if self.skill.kind != "naive":
-            force = force + self._repulsion(scan, goal)
-            room = self._room_ahead(scan)
-        heading = float(np.arctan2(force[1], force[0]))
-        speed = self.skill.speed * max(np.cos(heading), 0.0) * room
+        """Return the command (a,) for an observation (o,)."""
         spread = np.array(self.skill.noise) * np.sqrt(1.0 - self._keep**2)
         self._noise = self._keep * self._noise + spread * self._rng.normal(size=2)
-        return (np.array([speed, self.skill.gain * heading]) + self._noise).astype(np.float32)
-
-    def _repulsion(self, scan: Floats, goal: Floats) -> Floats:
-        """Return the push (2,) away from what is near and ahead, and round it on the liked side."""
-        gap = np.maximum(scan - ROBOT_RADIUS, _SMALLEST_GAP)
-        strength = np.clip(1.0 / gap - 1.0 / (self.skill.reach - ROBOT_RADIUS), 0.0, 6.0)
-        strength *= (1.0 + np.cos(self._angles)) / 2.0
-        strength *= scan < np.hypot(*goal) + ROBOT_RADIUS  # what lies behind the goal is no matter
-        away = -_REPULSION * (strength @ self._directions) / len(scan)
-        around = self.skill.side * np.array([-away[1], away[0]])
-        total: Floats = away + _AROUND * around
-        return total
-
-    def _room_ahead(self, scan: Floats) -> float:
-        """Return the free way straight ahead as a share of the braking distance."""
-        beside = np.abs(scan * np.sin(self._angles))
-        in_the_way = (beside < ROBOT_RADIUS + _MARGIN) & (np.cos(self._angles) > 0.0)
-        free = scan[in_the_way].min(initial=np.inf) - ROBOT_RADIUS
-        return float(np.clip(free / _BRAKING, 0.15, 1.0))
+        return (self.intended(observation) + self._noise).astype(np.float32)

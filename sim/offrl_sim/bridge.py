@@ -4,40 +4,48 @@ Run it with `python -m offrl_sim.bridge --ros-args -p seed:=7`; the README lists
 parameters.
 """
 
+import importlib
 import json
 import signal
 import sys
 import time
+from operator import attrgetter
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import rclpy
-from geometry_msgs.msg import PoseStamped, Twist
-from nav_msgs.msg import Odometry
 from offrl_contract import InputError, load_robot
 from offrl_contract.errors import nearest
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import LaserScan
-from std_msgs.msg import Bool, Int64, String
+from std_msgs.msg import Int64, String
 
 from offrl_sim import messages
+from offrl_sim.profile import load_profile
 from offrl_sim.session import Session
 from offrl_sim.simulation import DisturbanceKind
+from offrl_sim.tasks import find_task
 
 _LATE = 0.05  # [s] behind the wall clock at which simulated time gives way
-_SENSORS = {
-    messages.SCAN: LaserScan,
-    messages.ODOMETRY: Odometry,
-    messages.GOAL: PoseStamped,
-    messages.BUMPER: Bool,
-}
+
+
+def message_class(type_name: str) -> Any:
+    """Return the ROS 2 class of package/msg/Name. Raises InputError naming the package."""
+    package, _, name = type_name.split("/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"{type_name}: the ROS package '{package}' is not installed. Install it "
+            f"(apt: ros-$ROS_DISTRO-{package.replace('_', '-')}) and source its setup."
+        ) from error
 
 
 class SimBridge(Node):
-    """Publishes what the simulated robot measures and drives it by /cmd_vel."""
+    """Publishes what the simulated robot measures and drives it by its command topic."""
 
     def __init__(self) -> None:
         """Declare the parameters and open the topics. Raises InputError."""
@@ -45,17 +53,25 @@ class SimBridge(Node):
         factor = self.declare_parameter("real_time_factor", 1.0).value
         seed = self.declare_parameter("seed", 0).value
         self._left: int = self.declare_parameter("episodes", 0).value
-        robot = self.declare_parameter("robot", "diffdrive").value
+        task = find_task(self.declare_parameter("task", "DiffDriveNav").value)
+        robot = load_robot(self.declare_parameter("robot", "").value or task.robot)
+        profile = self.declare_parameter("profile", "").value
         if not 0.0 < factor <= 100.0:
             raise InputError(f"real_time_factor: {factor} must be above 0 and at most 100")
         self._factor: float = factor
-        self._session = Session(load_robot(robot), seed)
+        self._session = Session(task, robot, seed, load_profile(Path(profile) if profile else None))
+        simulation = self._session.simulation
+        self._command_topic = simulation.command_topic
+        self._command_values = attrgetter(*simulation.command_fields)
+        self._types = simulation.published
         self._clock = self.create_publisher(Clock, "/clock", 10)
         self._sensors: dict[str, Any] = {
-            topic: self.create_publisher(kind, topic, 10) for topic, kind in _SENSORS.items()
+            topic: self.create_publisher(message_class(kind), topic, 10)
+            for topic, kind in self._types.items()
         }
         self._episodes = self.create_publisher(String, "/sim/episode", 50)
-        self.create_subscription(Twist, messages.COMMAND, self._on_command, 1)
+        command = message_class(simulation.types[self._command_topic])
+        self.create_subscription(command, self._command_topic, self._on_command, 1)
         self.create_subscription(Int64, "/sim/reset", self._on_reset, 10)
         self.create_subscription(String, "/sim/disturb", self._on_disturb, 10)
         self.finished = False
@@ -72,7 +88,7 @@ class SimBridge(Node):
         deliveries, report = self._session.advance()
         self._publish_clock()
         for delivery in deliveries:
-            kind = messages.TYPES[delivery.topic]
+            kind = self._types[delivery.topic]
             content = messages.definitions().serialize_cdr(delivery.message, kind)
             self._sensors[delivery.topic].publish(bytes(content))
         if report is not None:
@@ -86,10 +102,10 @@ class SimBridge(Node):
         clock.clock.sec, clock.clock.nanosec = divmod(self._session.now, 10**9)
         self._clock.publish(clock)
 
-    def _on_command(self, command: Twist) -> None:
-        action = np.array([command.linear.x, command.angular.z])
+    def _on_command(self, command: Any) -> None:
+        action = np.array(self._command_values(command))
         if not self._session.command(action):
-            self.get_logger().warning(f"{messages.COMMAND}: {action.tolist()} is not finite")
+            self.get_logger().warning(f"{self._command_topic}: {action.tolist()} is not finite")
 
     def _on_reset(self, seed: Int64) -> None:
         self._session.begin(seed.data)

@@ -1,20 +1,29 @@
 """The verb `record`."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from offrl_sim.env import TaskEnv
+from offrl_sim.profile import load_profile
 from offrl_sim.record import record_bags
 
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """Record the simulated robot, driven by controllers of mixed quality, into ROS 2 bags."""
+    """Record a simulated robot, driven by controllers of mixed quality, into ROS 2 bags."""
 
     out: Path
     """Directory to write, with one rosbag2 directory per bag; must not exist."""
+    task: str = "DiffDriveNav"
+    """Task to drive: DiffDriveNav or RacecarTrack."""
+    robot: str = ""
+    """Robot file, or the name of a shipped one; the task's own where not given."""
+    profile: Path | None = None
+    """YAML file of a SimProfile: delays, sensors, body and ground."""
     episodes: int = 200
     """Episodes over all bags."""
     seed: int = 0
@@ -27,14 +36,22 @@ def record(argv: list[str]) -> None:
     """Run `offrl record`. Raises InputError."""
     config = tyro.cli(RecordConfig, prog="offrl record", args=argv)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
-        task = progress.add_task("episodes", total=config.episodes)
+    with (
+        closing(TaskEnv(config.task, config.robot, load_profile(config.profile))) as env,
+        Progress(*columns, TimeRemainingColumn(), transient=True) as progress,
+    ):
+        bar = progress.add_task("episodes", total=config.episodes)
         bags = record_bags(
-            config.out, config.episodes, config.seed, config.bags, lambda: progress.advance(task)
+            env,
+            config.out,
+            config.episodes,
+            config.seed,
+            config.bags,
+            lambda: progress.advance(bar),
         )
     for bag in bags:
         print(
-            f"{bag.path}: {bag.episodes} episodes ({bag.successes} reached the goal, "
+            f"{bag.path}: {bag.episodes} episodes ({bag.successes} succeeded, "
             f"{bag.collisions} collided), mean return {bag.mean_return:.2f}, "
             f"{bag.messages} messages in {bag.seconds:.0f} s"
         )

@@ -1,4 +1,4 @@
-"""Drive to a goal among obstacles, as a Gymnasium environment.
+"""A task as a Gymnasium environment.
 
 The observation is what the robot's own sampler makes of the messages that the simulated robot
 publishes, and the reward is the robot file's: nothing is defined twice.
@@ -12,23 +12,21 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot, load_robot
-from offrl_contract.errors import nearest
 
-from offrl_sim import messages
+from offrl_sim.profile import SimProfile
 from offrl_sim.scoring import Scorer, Seen
-from offrl_sim.simulation import EPOCH, Delivery, Simulation
+from offrl_sim.simulation import EPOCH, Delivery
+from offrl_sim.tasks import find_task
 
 Vector = NDArray[np.float32]
 
-TIME_LIMIT = 20.0
-"""Longest episode [s]."""
 SETTLE_TICKS = 2
-"""Ticks under the safe command before an episode's first observation."""
-_COMMAND_LATENCY = (4e6, 8e6)  # [ns] from the beat to the command's arrival
+"""Ticks under the safe command before an episode's first observation, at least."""
+_COMMAND_LATENCY = (1.8e6, 5.8e6)  # [ns] from the tick to the command's arrival
 
 
-class DiffDriveNav(gymnasium.Env[Vector, Vector]):
-    """A differential-drive robot with lidar drives to a goal among obstacles.
+class TaskEnv(gymnasium.Env[Vector, Vector]):
+    """Drives the simulated robot of a task.
 
     Observation (o,) and action (a,) are those of the robot file, in SI units. `info` holds
     `pose` (x, y, yaw), `command` (a,) in force after limits, `success`, `collided`, and at a reset
@@ -38,20 +36,24 @@ class DiffDriveNav(gymnasium.Env[Vector, Vector]):
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (gymnasium's own signature)
 
-    def __init__(
-        self, robot: str = "diffdrive", listener: Callable[[Delivery], None] | None = None
-    ) -> None:
-        """Build the simulation; `listener` hears every message. Raises InputError."""
-        self.robot = load_robot(robot)
-        require_topics(self.robot)
-        self.simulation = Simulation(self.robot)
+    def __init__(self, task: str, robot: str = "", profile: SimProfile | None = None) -> None:
+        """Build the simulation of a task, with its own robot file unless another is given.
+
+        Raises InputError.
+        """
+        self.task = find_task(task)
+        self.robot = load_robot(robot or self.task.robot)
+        self.simulation = self.task.simulate(self.robot, profile)
         self._scorer = Scorer(self.robot)
-        self._listener = listener
+        self.listener: Callable[[Delivery], None] | None = None
+        """Hears every message, if there is one."""
         low, high = np.array(self.robot.limits, np.float32).T
         self.action_space = Box(low, high)
         self.observation_space = _observation_space(self.robot)
         self._low, self._high = np.array(self.robot.limits).T
         self._reach = np.array(self.robot.max_rate) / self.robot.rate
+        actions = [term.history for term in self.robot.observation if term.source == "action"]
+        self._remembered = max(actions, default=0)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -64,17 +66,17 @@ class DiffDriveNav(gymnasium.Env[Vector, Vector]):
         self.simulation.disturbance = options.get("disturbance")
         self._beat = self.simulation.start
         self._last = np.array(self.robot.safe_action)
-        self._hear(self.simulation.advance(self._beat))
-        # a robot that observes its last command has to have one; else the first is the driver's
-        observed = any(term.source == "action" for term in self.robot.observation)
-        for tick in range(SETTLE_TICKS):
-            self._run_one_period(announce=observed and tick == SETTLE_TICKS - 1)
+        self._hear(self.simulation.advance(self.tick))
+        # a robot that observes its last commands has to have some; else the first is the driver's
+        ticks = max(SETTLE_TICKS, self._remembered)
+        for tick in range(ticks):
+            self._run_one_period(announce=tick >= ticks - self._remembered)
         self._first_beat = self._beat
-        seen = self._scorer.begin(self._beat)
+        seen = self._scorer.begin(self.tick)
         return _vector(seen), {**self._info(success=False), "world": self.simulation.world}
 
     def step(self, action: Vector) -> tuple[Vector, float, bool, bool, dict[str, Any]]:
-        """Drive for one tick under a command (a,) [m/s, rad/s].
+        """Drive for one tick under a command (a,), in SI units.
 
         The command is limited in range and rate as the robot's base does it. Raises InputError
         for one that is not finite.
@@ -84,43 +86,50 @@ class DiffDriveNav(gymnasium.Env[Vector, Vector]):
         wanted = np.clip(np.asarray(action, np.float64), self._low, self._high)
         self._last = np.clip(wanted, self._last - self._reach, self._last + self._reach)
         self._run_one_period(announce=True)
-        seen, reward, terminal = self._scorer.advance(self._beat, self._last)
+        seen, reward, terminal = self._scorer.advance(self.tick, self._last)
         ticks = (self._beat - self._first_beat) // self.robot.period
-        timeout = ticks >= TIME_LIMIT * self.robot.rate
-        info = self._info(success=terminal and not self.simulation.collided)
-        return _vector(seen), reward, terminal, timeout and not terminal, info
+        timeout = not terminal and ticks >= self.simulation.time_limit * self.robot.rate
+        info = self._info(success=self.simulation.succeeded(terminal, timeout))
+        return _vector(seen), reward, terminal, timeout, info
 
     @property
     def now(self) -> int:
         """Time of the last beat of the control loop [ns]."""
         return self._beat
 
+    @property
+    def tick(self) -> int:
+        """Time of the tick that belongs to the last beat [ns]."""
+        return self._beat + self.simulation.tick_latency
+
     def rest(self, seconds: float) -> None:
         """Let the sensors run on with no new command, as after an episode's end."""
         beats = round(seconds * self.robot.rate)
         self._beat += beats * self.robot.period
-        self._hear(self.simulation.advance(self._beat))
+        self._hear(self.simulation.advance(self.tick))
 
     def close(self) -> None:
         """Release the physics client."""
         self.simulation.close()
 
     def _run_one_period(self, announce: bool) -> None:
-        """Simulate from one beat to the next; the command arrives a few ms after the first."""
-        arrival = self._beat + int(self.np_random.uniform(*_COMMAND_LATENCY))
-        self._hear(self.simulation.advance(arrival))
+        """Simulate from one tick to the next; the command arrives a few ms after the first."""
+        simulation = self.simulation
+        early, late = (simulation.tick_latency + latency for latency in _COMMAND_LATENCY)
+        arrival = self._beat + int(self.np_random.uniform(early, late))
+        self._hear(simulation.advance(arrival))
         if announce:
-            self.simulation.command(self._last)
-            twist = messages.command(*self._last.tolist())
-            self._hear([Delivery(messages.COMMAND, arrival, twist)])
+            simulation.command(self._last)
+            message = simulation.command_message(arrival, self._last.tolist())
+            self._hear([Delivery(simulation.command_topic, arrival, message)])
         self._beat += self.robot.period
-        self._hear(self.simulation.advance(self._beat))
+        self._hear(simulation.advance(self.tick))
 
     def _hear(self, deliveries: list[Delivery]) -> None:
         for each in deliveries:
             self._scorer.hear(each)
-            if self._listener is not None:
-                self._listener(each)
+            if self.listener is not None:
+                self.listener(each)
 
     def _info(self, success: bool) -> dict[str, Any]:
         body = self.simulation.body
@@ -136,26 +145,6 @@ def _vector(seen: Seen) -> Vector:
     if seen.fault:
         raise RuntimeError(f"the simulated robot is silent: {seen.fault}")
     return seen.vector
-
-
-def require_topics(robot: Robot) -> None:
-    """Refuse a robot file that asks for what this robot does not have. Raises InputError."""
-    for topic, type_name in robot.topics().items():
-        if topic not in messages.TYPES:
-            raise InputError(
-                f"robot '{robot.robot}': the simulated robot has no topic {topic}."
-                f"{nearest(topic, messages.TYPES)}"
-            )
-        if type_name != messages.TYPES[topic]:
-            raise InputError(
-                f"robot '{robot.robot}': {topic} is {messages.TYPES[topic]} here, not {type_name}"
-            )
-    fields = [field for term in robot.action for field in term.field]
-    if fields != ["linear.x", "angular.z"]:
-        raise InputError(
-            f"robot '{robot.robot}': the simulated base takes the action fields linear.x and "
-            f"angular.z in this order, not {', '.join(fields)}"
-        )
 
 
 def _observation_space(robot: Robot) -> Box:

@@ -7,10 +7,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl_sim.behaviour import Behaviour
-from offrl_sim.env import DiffDriveNav
-from offrl_sim.simulation import Disturbance
-from offrl_sim.world import World
+from offrl_sim.env import TaskEnv
+from offrl_sim.simulation import Disturbance, Scenario
 
 Vector = NDArray[np.float32]
 Policy = Callable[[Vector], Vector]
@@ -28,12 +26,12 @@ class EpisodeResult:
     length: int
     """Ticks."""
     success: bool
-    """The goal was reached."""
+    """The task was done."""
     collided: bool
     """The robot bumped into something."""
     path: NDArray[np.float64]
     """(length + 1, 2) positions in the arena's frame [m]."""
-    world: World
+    world: Scenario
     """Where it drove."""
 
 
@@ -57,9 +55,9 @@ def rollout(
     return results
 
 
-def rollout_behaviour(env: DiffDriveNav, episodes: int, seed: int) -> list[EpisodeResult]:
+def rollout_behaviour(env: TaskEnv, episodes: int, seed: int) -> list[EpisodeResult]:
     """Drive the same scenarios as `rollout` with the recorded driver."""
-    behaviour = Behaviour(env.robot)
+    behaviour = env.task.behaviour(env.robot)
 
     def begin(scenario: int) -> None:
         behaviour.begin(behaviour_rng(scenario))
@@ -76,7 +74,7 @@ def _episode(
     env: gymnasium.Env[Vector, Vector], policy: Policy, seed: int, disturbance: Disturbance | None
 ) -> EpisodeResult:
     observation, info = env.reset(seed=seed, options={"disturbance": disturbance})
-    world: World = info["world"]
+    world: Scenario = info["world"]
     rewards: list[float] = []
     path = [info["pose"][:2]]
     done = False

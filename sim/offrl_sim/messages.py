@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from offrl_contract.definitions import distro_definitions
+from offrl_contract.definitions import add_text, distro_definitions
 from rosbags.typesys.store import Typestore
 
 Floats = NDArray[np.float64]
@@ -19,34 +19,31 @@ ODOMETRY = "/odom"
 GOAL = "/goal"
 BUMPER = "/bumper"
 COMMAND = "/cmd_vel"
-TYPES = {
-    SCAN: "sensor_msgs/msg/LaserScan",
-    ODOMETRY: "nav_msgs/msg/Odometry",
-    GOAL: "geometry_msgs/msg/PoseStamped",
-    BUMPER: "std_msgs/msg/Bool",
-    COMMAND: "geometry_msgs/msg/Twist",
+IMU = "/imu"
+JOINTS = "/joint_states"
+DRIVE = "/drive"
+ACKERMANN = "ackermann_msgs/msg/AckermannDriveStamped"
+_ACKERMANN_DEFINITIONS = {  # as in ros-drivers/ackermann_msgs; rosbags brings none
+    "ackermann_msgs/msg/AckermannDrive": "\n".join(
+        f"float32 {name}"
+        for name in ("steering_angle", "steering_angle_velocity", "speed", "acceleration", "jerk")
+    ),
+    ACKERMANN: "std_msgs/Header header\nackermann_msgs/AckermannDrive drive",
 }
-"""Message type by topic."""
-
-BEAMS = 180
-"""Readings per scan, the first one straight behind, counterclockwise."""
-BEAM_STEP = 2.0 * np.pi / BEAMS
-"""Angle between neighbouring beams [rad]."""
-BEAM_ANGLES: Floats = -np.pi + BEAM_STEP * np.arange(BEAMS, dtype=np.float64)
-"""Angle of each beam in the robot's frame (BEAMS,) [rad]."""
 RANGE_MIN = 0.05
 """Shortest reading [m]; inside the robot's body, so that a touched surface is seen."""
 RANGE_MAX = 8.0
 """Longest reading [m]; farther is inf (REP-117)."""
-SCAN_RATE = 20
-"""Scans, goals and bumper messages per second."""
 _COVARIANCE = np.diag([1e-4] * 6).ravel()
 
 
 @cache
 def definitions() -> Typestore:
     """Return the message definitions that the simulator publishes with."""
-    return distro_definitions()
+    store = distro_definitions()
+    for name, text in _ACKERMANN_DEFINITIONS.items():
+        add_text(store, name, text, name)
+    return store
 
 
 @cache
@@ -63,13 +60,16 @@ def _header(stamp: int, frame: str) -> Message:
 def _pose(x: float, y: float, yaw: float) -> Message:
     return _type("geometry_msgs/Pose")(
         position=_type("geometry_msgs/Point")(x, y, 0.0),
-        orientation=_type("geometry_msgs/Quaternion")(
-            0.0, 0.0, math.sin(yaw / 2.0), math.cos(yaw / 2.0)
-        ),
+        orientation=_turn(yaw),
     )
 
 
-def command(forward: float, turning: float) -> Message:
+def _turn(yaw: float) -> Message:
+    quaternion = _type("geometry_msgs/Quaternion")
+    return quaternion(0.0, 0.0, math.sin(yaw / 2.0), math.cos(yaw / 2.0))
+
+
+def twist(forward: float, turning: float) -> Message:
     """Return a Twist: forward [m/s], turning [rad/s]."""
     vector = _type("geometry_msgs/Vector3")
     return _type("geometry_msgs/Twist")(vector(forward, 0.0, 0.0), vector(0.0, 0.0, turning))
@@ -90,15 +90,21 @@ def odometry(
     )
 
 
-def laser_scan(stamp: int, ranges: Floats) -> Message:
-    """Return a LaserScan of readings (BEAMS,) [m]."""
+def beam_angles(beams: int) -> Floats:
+    """Return the angle of each beam (beams,) [rad]: the first straight behind, counterclockwise."""
+    return -np.pi + 2.0 * np.pi / beams * np.arange(beams, dtype=np.float64)
+
+
+def laser_scan(stamp: int, ranges: Floats, rate: int) -> Message:
+    """Return a LaserScan of readings (beams,) [m] all round, published at a rate [Hz]."""
+    angles = beam_angles(len(ranges))
     return _type("sensor_msgs/LaserScan")(
         header=_header(stamp, "base_scan"),
-        angle_min=float(BEAM_ANGLES[0]),
-        angle_max=float(BEAM_ANGLES[-1]),
-        angle_increment=BEAM_STEP,
+        angle_min=float(angles[0]),
+        angle_max=float(angles[-1]),
+        angle_increment=2.0 * np.pi / len(ranges),
         time_increment=0.0,
-        scan_time=1.0 / SCAN_RATE,
+        scan_time=1.0 / rate,
         range_min=RANGE_MIN,
         range_max=RANGE_MAX,
         ranges=np.where(ranges > RANGE_MAX, np.inf, ranges).astype(np.float32),
@@ -106,11 +112,47 @@ def laser_scan(stamp: int, ranges: Floats) -> Message:
     )
 
 
-def goal(stamp: int, x: float, y: float) -> Message:
-    """Return the goal as a PoseStamped in base_link [m]."""
-    return _type("geometry_msgs/PoseStamped")(_header(stamp, "base_link"), _pose(x, y, 0.0))
+def pose(stamp: int, frame: str, x: float, y: float, yaw: float = 0.0) -> Message:
+    """Return a PoseStamped in a frame [m], [rad]."""
+    return _type("geometry_msgs/PoseStamped")(_header(stamp, frame), _pose(x, y, yaw))
 
 
-def bumper(pressed: bool) -> Message:
-    """Return a Bool: whether the bumper is pressed."""
-    return _type("std_msgs/Bool")(pressed)
+def boolean(value: bool) -> Message:
+    """Return a Bool: whether the bumper is pressed, or a drive runs."""
+    return _type("std_msgs/Bool")(value)
+
+
+def imu(stamp: int, yaw: float, turning: float) -> Message:
+    """Return an Imu of heading [rad] and yaw rate [rad/s], without accelerations."""
+    vector = _type("geometry_msgs/Vector3")
+    known = np.diag([1e-4] * 3).ravel()
+    return _type("sensor_msgs/Imu")(
+        header=_header(stamp, "imu_link"),
+        orientation=_turn(yaw),
+        orientation_covariance=known,
+        angular_velocity=vector(0.0, 0.0, turning),
+        angular_velocity_covariance=known,
+        linear_acceleration=vector(0.0, 0.0, 0.0),
+        linear_acceleration_covariance=np.array([-1.0] + [0.0] * 8),  # not measured
+    )
+
+
+def joint_states(stamp: int, positions: dict[str, float]) -> Message:
+    """Return a JointState of angles by joint [rad]."""
+    none = np.zeros(0)
+    values = np.array(list(positions.values()))
+    return _type("sensor_msgs/JointState")(
+        _header(stamp, "base_link"), list(positions), values, none, none
+    )
+
+
+def floats(values: Floats) -> Message:
+    """Return a Float32MultiArray of values (n,)."""
+    layout = _type("std_msgs/MultiArrayLayout")(dim=[], data_offset=0)
+    return _type("std_msgs/Float32MultiArray")(layout, values.astype(np.float32))
+
+
+def ackermann(stamp: int, steering: float, speed: float) -> Message:
+    """Return an AckermannDriveStamped: steering angle [rad], speed [m/s]."""
+    drive = _type("ackermann_msgs/AckermannDrive")(steering, 0.0, speed, 0.0, 0.0)
+    return _type("ackermann_msgs/AckermannDriveStamped")(_header(stamp, "base_link"), drive)

@@ -1,10 +1,11 @@
-"""A differential-drive robot among obstacles in PyBullet, without a window.
+"""A PyBullet client of a robot's own, without a window.
 
 The bodies are built once. Each reset restores the saved state and moves them, so that an episode
 depends on its world and its commands alone, bit for bit.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,32 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from offrl_contract import InputError
 
-from offrl_sim.world import ARENA, RADII, ROBOT_RADIUS, World
-
 Floats = NDArray[np.float64]
 
 STEPS_PER_SECOND = 240
 """Physics steps per second."""
-WHEEL_RADIUS = 0.07
-"""[m]"""
-TRACK = 0.32
-"""Distance between the wheels [m]."""
-_BODY_MASS = 8.0
-_BODY_HEIGHT = 0.2
-_GROUND_CLEARANCE = 0.03
-_WHEEL_MASS = 0.4
-_CASTER_RADIUS = 0.02
-_CASTER_REACH = 0.16  # [m] ahead of and behind the axle
-_CASTER_GAP = 0.002  # [m] above the ground: the wheels carry the robot
-_WHEEL_TORQUE = 2.5  # [N m]
-_WALL_THICKNESS = 0.2
-_WALL_HEIGHT = 0.8
-_PARKING = 100.0  # [m] from the origin: out of reach of robot and lidar
+_LIFT = 10.0  # [m]
 
 
 @dataclass(frozen=True)
 class Body:
-    """Motion of the robot's centre, in the arena's frame."""
+    """Motion of the robot's centre, in the world's frame."""
 
     x: float
     y: float
@@ -63,8 +48,8 @@ def _import_pybullet() -> Any:
     return pybullet
 
 
-class Physics:
-    """One robot, four walls and a pool of obstacles in a PyBullet client of its own."""
+class Physics(ABC):
+    """One robot on level ground. A task says what is built, and how its robot is driven."""
 
     def __init__(self) -> None:
         """Build the bodies. Raises InputError where PyBullet is not installed."""
@@ -77,10 +62,22 @@ class Physics:
             deterministicOverlappingPairs=1,
         )
         self._call("setGravity", 0.0, 0.0, -9.81)
-        self._build_arena()
-        self._obstacles = [self._build_obstacle(radius, slot) for slot, radius in enumerate(RADII)]
-        self._robot = self._build_robot()
+        self._ground: int = self._call("createMultiBody", 0.0, self._shape("GEOM_PLANE"))
+        self._call("changeDynamics", self._ground, -1, lateralFriction=1.0)
+        self._robot = self._build()
+        links = range(-1, self._call("getNumJoints", self._robot))
+        self._links = {link: self._call("getDynamicsInfo", self._robot, link) for link in links}
+        self._varied = (1.0, 1.0)
+        self._motor = 1.0
         self._saved: int = self._call("saveState")
+
+    @abstractmethod
+    def _build(self) -> int:
+        """Build the world's bodies and the robot; return the robot's id."""
+
+    @abstractmethod
+    def drive(self, first: float, second: float, /) -> None:
+        """Set what the motors hold, a command in the order of the robot file's action."""
 
     def close(self) -> None:
         """Disconnect from PyBullet; further calls do nothing."""
@@ -88,29 +85,18 @@ class Physics:
             self._bullet.disconnect(physicsClientId=self._client)
             self._client = -1
 
-    def reset(self, world: World) -> None:
-        """Put robot and obstacles where the world says, everything at rest."""
-        self._call("restoreState", stateId=self._saved)
-        for (x, y, _), slot in zip(world.obstacles.tolist(), world.slots, strict=True):
-            self._move(self._obstacles[slot], (x, y, _WALL_HEIGHT / 2.0), 0.0)
-        x, y, yaw = world.start
-        self._move(self._robot, (x, y, WHEEL_RADIUS), yaw)
-        self.drive(0.0, 0.0)
-
-    def drive(self, forward: float, turning: float) -> None:
-        """Set the speeds that the wheel motors hold: forward [m/s], turning [rad/s]."""
-        difference = turning * TRACK / 2.0
-        self._call(
-            "setJointMotorControlArray",
-            self._robot,
-            [0, 1],
-            self._bullet.VELOCITY_CONTROL,
-            targetVelocities=[
-                (forward + difference) / WHEEL_RADIUS,
-                (forward - difference) / WHEEL_RADIUS,
-            ],
-            forces=[_WHEEL_TORQUE, _WHEEL_TORQUE],
-        )
+    def vary(self, mass: float, friction: float, motor: float) -> None:
+        """Set factors of the robot's mass and motor torque, and the ground's friction."""
+        self._motor = motor
+        if (mass, friction) == self._varied:
+            return
+        self._varied = (mass, friction)
+        for link, (own, _, inertia, *_) in self._links.items():
+            scaled = [mass * each for each in inertia]
+            self._call(
+                "changeDynamics", self._robot, link, mass=mass * own, localInertiaDiagonal=scaled
+            )
+        self._call("changeDynamics", self._ground, -1, lateralFriction=friction)
 
     def push(self, force: tuple[float, float], torque: float) -> None:
         """Push the body during the next step: force in its own frame [N], torque up [N m]."""
@@ -119,7 +105,7 @@ class Physics:
         self._call("applyExternalTorque", self._robot, -1, (0.0, 0.0, torque), frame)
 
     def step(self) -> bool:
-        """Advance by one step; return whether the body touches a wall or an obstacle."""
+        """Advance by one step; return whether the body touches anything but the ground."""
         self._bullet.stepSimulation(physicsClientId=self._client)
         touching = self._bullet.getContactPoints(
             bodyA=self._robot, linkIndexA=-1, physicsClientId=self._client
@@ -134,17 +120,29 @@ class Physics:
         cos, sin = math.cos(yaw), math.sin(yaw)
         return Body(x, y, yaw, cos * vx + sin * vy, cos * vy - sin * vx, turning)
 
-    def ray_distances(self, position: Floats, angles: Floats, length: float) -> Floats:
+    def ray_distances(
+        self, position: Floats, angles: Floats, length: float, height: float
+    ) -> Floats:
         """Return PyBullet's own ray distances (n,) [m], `length` where nothing is hit.
 
-        The rays start at `position` (2,) above the robot, which they do not see.
+        The rays start at `position` (2,), at a height above the robot, which they do not see.
         """
-        height = _WALL_HEIGHT * 0.75
         starts = [(*position.tolist(), height)] * len(angles)
         reach = position + length * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         ends = [(x, y, height) for x, y in reach.tolist()]
         hits = self._call("rayTestBatch", starts, ends)
         return np.array([hit[2] * length for hit in hits])
+
+    def _restore(self) -> None:
+        """Go back to where everything was built.
+
+        The saved state has no contacts, and restoring it does not clear those of now: they would
+        start the solver of a robot that is put back to nearly the same place. So it is lifted off
+        the ground first.
+        """
+        self._move(self._robot, (0.0, 0.0, _LIFT), 0.0)
+        self._call("performCollisionDetection")
+        self._call("restoreState", stateId=self._saved)
 
     def _call(self, function: str, *arguments: Any, **options: Any) -> Any:
         return getattr(self._bullet, function)(*arguments, **options, physicsClientId=self._client)
@@ -156,67 +154,3 @@ class Physics:
     def _shape(self, kind: str, **options: Any) -> int:
         shape: int = self._call("createCollisionShape", getattr(self._bullet, kind), **options)
         return shape
-
-    def _build_arena(self) -> None:
-        self._ground: int = self._call("createMultiBody", 0.0, self._shape("GEOM_PLANE"))
-        self._call("changeDynamics", self._ground, -1, lateralFriction=1.0)
-        half = ARENA / 2.0 + _WALL_THICKNESS
-        middle = ARENA / 2.0 + _WALL_THICKNESS / 2.0
-        for axis, sign in ((0, -1.0), (0, 1.0), (1, -1.0), (1, 1.0)):
-            extents = [half, half, _WALL_HEIGHT / 2.0]
-            extents[axis] = _WALL_THICKNESS / 2.0
-            position = [0.0, 0.0, _WALL_HEIGHT / 2.0]
-            position[axis] = sign * middle
-            wall = self._shape("GEOM_BOX", halfExtents=extents)
-            self._call("createMultiBody", 0.0, wall, basePosition=position)
-
-    def _build_obstacle(self, radius: float, slot: int) -> int:
-        shape = self._shape("GEOM_CYLINDER", radius=radius, height=_WALL_HEIGHT)
-        parked = (_PARKING + 2.0 * slot, 0.0, _WALL_HEIGHT / 2.0)
-        obstacle: int = self._call("createMultiBody", 0.0, shape, basePosition=parked)
-        return obstacle
-
-    def _build_robot(self) -> int:
-        """A round body with two sliding casters, on two wheels that touch at a point, as spheres.
-
-        The casters belong to the body: links of their own would double the time of a step.
-        """
-        cylinder, sphere = self._bullet.GEOM_CYLINDER, self._bullet.GEOM_SPHERE
-        caster_height = _CASTER_RADIUS + _CASTER_GAP - WHEEL_RADIUS
-        body = self._call(
-            "createCollisionShapeArray",
-            shapeTypes=[cylinder, sphere, sphere],
-            radii=[ROBOT_RADIUS, _CASTER_RADIUS, _CASTER_RADIUS],
-            lengths=[_BODY_HEIGHT, 0.0, 0.0],
-            collisionFramePositions=[
-                (0.0, 0.0, _lift()),
-                (_CASTER_REACH, 0.0, caster_height),
-                (-_CASTER_REACH, 0.0, caster_height),
-            ],
-        )
-        wheel = self._shape("GEOM_SPHERE", radius=WHEEL_RADIUS)
-        wheel_turn = self._bullet.getQuaternionFromEuler((-np.pi / 2.0, 0.0, 0.0))
-        robot: int = self._call(
-            "createMultiBody",
-            _BODY_MASS,
-            body,
-            basePosition=(0.0, 0.0, WHEEL_RADIUS),
-            linkMasses=[_WHEEL_MASS, _WHEEL_MASS],
-            linkCollisionShapeIndices=[wheel, wheel],
-            linkVisualShapeIndices=[-1, -1],
-            linkPositions=[(0.0, -TRACK / 2.0, 0.0), (0.0, TRACK / 2.0, 0.0)],
-            linkOrientations=[wheel_turn, wheel_turn],
-            linkInertialFramePositions=[(0.0, 0.0, 0.0)] * 2,
-            linkInertialFrameOrientations=[(0.0, 0.0, 0.0, 1.0)] * 2,
-            linkParentIndices=[0, 0],
-            linkJointTypes=[self._bullet.JOINT_REVOLUTE] * 2,
-            linkJointAxis=[(0.0, 0.0, 1.0)] * 2,
-        )
-        for link, friction in ((-1, 0.02), (0, 1.0), (1, 1.0)):
-            self._call("changeDynamics", robot, link, lateralFriction=friction)
-        return robot
-
-
-def _lift() -> float:
-    """Height of the body's middle above the wheel axle [m]."""
-    return _GROUND_CLEARANCE + _BODY_HEIGHT / 2.0 - WHEEL_RADIUS

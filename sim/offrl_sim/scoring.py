@@ -13,9 +13,6 @@ from offrl_sim.simulation import Delivery
 
 Floats = NDArray[np.float64]
 
-TICK_LATENCY = 2_500_000
-"""A tick comes this long after the beat on which the sensors measure [ns]."""
-
 
 @dataclass(frozen=True)
 class Seen:
@@ -45,25 +42,24 @@ class Scorer:
         """Take a message."""
         self._live.push(delivery.topic, delivery.stamp, delivery.message)
 
-    def begin(self, beat: int) -> Seen:
-        """Return what is seen at the episode's first beat [ns]."""
-        self._seen = self._observe(beat)
+    def begin(self, tick: int) -> Seen:
+        """Return what is seen at the episode's first tick [ns]."""
+        self._seen = self._observe(tick)
         return self._seen
 
-    def advance(self, beat: int, action: Floats) -> tuple[Seen, float, bool]:
-        """Return what is seen at the next beat [ns], the reward and whether the task has ended.
+    def advance(self, tick: int, action: Floats) -> tuple[Seen, float, bool]:
+        """Return what is seen at the next tick [ns], the reward and whether the task has ended.
 
         `action` (a,) was in force in between.
         """
-        then = self._observe(beat)
+        then = self._observe(tick)
         rewards, terminals = rewards_and_terminals(
             self._robot, self._seen.terms, then.terms, action[None]
         )
         self._seen = then
         return then, float(rewards[0]), bool(terminals[0])
 
-    def _observe(self, beat: int) -> Seen:
-        tick = beat + TICK_LATENCY
+    def _observe(self, tick: int) -> Seen:
         observation = self._live.observe(tick)
         samples = observation.terms | self._live.signals(tick)
         return Seen(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from offrl_contract import Robot
 from offrl_contract.sampling import nanoseconds
 
-from offrl_sim.env import TIME_LIMIT, require_topics
+from offrl_sim.profile import SimProfile
 from offrl_sim.scoring import Scorer
 from offrl_sim.simulation import (
     DURATIONS,
@@ -20,9 +20,9 @@ from offrl_sim.simulation import (
     Delivery,
     Disturbance,
     DisturbanceKind,
-    Simulation,
+    Scenario,
 )
-from offrl_sim.world import World
+from offrl_sim.tasks import Task
 
 AFTERMATH = 0.4
 """Sensors run on this long after an episode's end, so that the end is seen [s]."""
@@ -48,7 +48,7 @@ class Report:
     """Positions in the arena's frame, one per tick [m]."""
     disturbances: list[tuple[DisturbanceKind, int]]
     """What disturbed the robot, and when it began [ns]."""
-    world: World
+    world: Scenario
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -62,22 +62,19 @@ class Report:
             "seconds": (len(self.path) - 1) * self.period / 1e9,
             "path": [[round(x, 3), round(y, 3)] for x, y in self.path],
             "disturbances": [{"kind": kind, "start": start} for kind, start in self.disturbances],
-            "world": {
-                "obstacles": np.round(self.world.obstacles, 3).tolist(),
-                "start": list(self.world.start),
-                "goal": list(self.world.goal),
-            },
+            "world": self.world.as_dict(),
         }
 
 
 class Session:
     """Runs seeded episodes on a clock that never jumps back."""
 
-    def __init__(self, robot: Robot, seed: int) -> None:
-        """Begin with scenario `seed`. Raises InputError as `Simulation` does."""
-        require_topics(robot)
+    def __init__(
+        self, task: Task, robot: Robot, seed: int, profile: SimProfile | None = None
+    ) -> None:
+        """Begin with scenario `seed`. Raises InputError as `Task.simulate` does."""
         self._robot = robot
-        self._simulation = Simulation(robot)
+        self.simulation = task.simulate(robot, profile)
         self._scorer = Scorer(robot)
         self.now = EPOCH
         """Simulated time [ns]."""
@@ -85,14 +82,14 @@ class Session:
 
     def close(self) -> None:
         """Release the physics client."""
-        self._simulation.close()
+        self.simulation.close()
 
     def begin(self, seed: int) -> None:
         """Begin the episode of scenario `seed` now, in place of the one that runs."""
         self._seed = seed
-        self._simulation.reset(np.random.default_rng(seed), self.now)
+        self.simulation.reset(np.random.default_rng(seed), self.now)
         self._scorer.reset()
-        self._next_beat = self.now
+        self._next_tick = self.now + self.simulation.tick_latency
         self._commanded = False
         self._path: list[tuple[float, float]] = []
         self._return = 0.0
@@ -100,17 +97,20 @@ class Session:
         self._ended_at: int | None = None
 
     def command(self, action: NDArray[np.float64]) -> bool:
-        """Give the base a command (2,) [m/s], [rad/s]; one that is not finite is refused."""
+        """Give the base a command (a,), in SI units; one that is not finite is refused."""
         if not np.isfinite(action).all():
             return False
-        self._simulation.command(action)
+        simulation = self.simulation
+        simulation.command(action)
+        message = simulation.command_message(self.now, action.tolist())
+        self._scorer.hear(Delivery(simulation.command_topic, self.now, message))
         self._commanded = True
         return True
 
     def disturb(self, kind: DisturbanceKind) -> None:
         """Disturb the robot from now on, for the usual time."""
-        start = self._simulation.elapsed
-        self._simulation.disturbance = Disturbance(kind, start, DURATIONS[kind])
+        start = self.simulation.elapsed
+        self.simulation.disturbance = Disturbance(kind, start, DURATIONS[kind])
         self._disturbances.append((kind, self.now))
 
     def advance(self) -> tuple[list[Delivery], Report | None]:
@@ -120,36 +120,35 @@ class Session:
             if self.now >= self._ended_at + nanoseconds(AFTERMATH + PAUSE):
                 self.begin(self._seed + 1)
             return [], None
-        self.now = min(self.now + SLICE, self._next_beat + self._robot.period)
-        deliveries = self._simulation.advance(self.now)
+        self.now = min(self.now + SLICE, self._next_tick)
+        deliveries = self.simulation.advance(self.now)
         for delivery in deliveries:
             self._scorer.hear(delivery)
-        if self.now < self._next_beat + self._robot.period:
+        if self.now < self._next_tick:
             return deliveries, None
-        self._next_beat = self.now
+        self._next_tick += self._robot.period
         return deliveries, self._score() if self._ended_at is None else None
 
     def _score(self) -> Report | None:
         """Score the tick that ends now, once somebody drives."""
-        simulation = self._simulation
+        simulation = self.simulation
         terminal = False
         if self._path:
             action = np.array(simulation.in_force)
             _, reward, terminal = self._scorer.advance(self.now, action)
             self._return += reward
-        elif self._commanded:
-            self._scorer.begin(self.now)
-        else:
+        elif not self._commanded or self._scorer.begin(self.now).fault:
             return None
         self._path.append((simulation.body.x, simulation.body.y))
         length = len(self._path) - 1
-        if not terminal and length < TIME_LIMIT * self._robot.rate:
+        timeout = length >= simulation.time_limit * self._robot.rate
+        if not (terminal or timeout):
             return None
         self._ended_at = self.now
         return Report(
             seed=self._seed,
             episode_return=self._return,
-            success=terminal and not simulation.collided,
+            success=simulation.succeeded(terminal, timeout),
             collided=simulation.collided,
             start=self.now - length * self._robot.period,
             period=self._robot.period,

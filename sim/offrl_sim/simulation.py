@@ -1,34 +1,28 @@
 """The simulated robot as others see it: commands in, messages out, time in nanoseconds.
 
-The environment, the recorder and the ROS 2 bridge all drive this one simulation.
+The environment, the recorder and the ROS 2 bridge all drive a simulation. A task says what its
+robot, its world and its sensors are; clock, command, delays and disturbances are here.
 """
 
+import heapq
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from offrl_contract.robot import Robot
 
-from offrl_sim import messages
-from offrl_sim.lidar import ray_distances
-from offrl_sim.messages import BEAM_ANGLES, BUMPER, GOAL, ODOMETRY, SCAN, SCAN_RATE, Message
+from offrl_sim.messages import Message
 from offrl_sim.physics import STEPS_PER_SECOND, Body, Physics
-from offrl_sim.world import ROBOT_RADIUS, World, generate_world
+from offrl_sim.profile import Conditions, SimProfile
 
 Floats = NDArray[np.float64]
 
 EPOCH = 1_750_000_000 * 10**9
 """Time at which a simulation begins unless told otherwise [ns since 1970]."""
-ODOMETRY_RATE = 50
-"""Odometry messages per second."""
-_LATENCY = (0.5e6, 2.0e6)  # [ns] from measurement to reception
-_GOAL_LATENCY = 2_200_000  # [ns] localisation needs longer than a driver, and a steady time
-_RANGE_NOISE = 0.01  # [m]
-_VELOCITY_NOISE = 0.01  # [m/s], [rad/s]
-_GOAL_NOISE = 0.01  # [m]
-_SHOVE_FORCE = 120.0  # [N]
-_SHOVE_TORQUE = 6.0  # [N m]
 _DIRT_SECTOR = np.pi / 3.0  # [rad] to each side of straight ahead
 
 DisturbanceKind = Literal["shove", "dirty_lidar"]
@@ -65,30 +59,96 @@ class Delivery:
     message: Message
 
 
-class Simulation:
+@dataclass(frozen=True)
+class Sensor:
+    """What is measured and published at a steady rate."""
+
+    topic: str
+    rate: int
+    """Messages per second."""
+    latency: tuple[float, float]
+    """From measurement to reception [ns], drawn for each message."""
+    loss: float = 0.0
+    """Share of messages that nobody receives."""
+
+
+class Scenario(Protocol):
+    """The world of an episode."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+
+
+class Simulation(ABC):
     """Steps the physics under the command in force and gives the messages that are due."""
 
-    def __init__(self, robot: Robot) -> None:
-        """Build the bodies. Raises InputError where PyBullet is not installed."""
-        self._physics = Physics()
+    types: ClassVar[Mapping[str, str]]
+    """Message type by topic, of all sensors that there may be and of the command."""
+    command_topic: ClassVar[str]
+    """Where commands are published."""
+    command_fields: ClassVar[tuple[str, ...]]
+    """Fields of a command's message, in the order of the action."""
+    sensors: tuple[Sensor, ...]
+    """In the order in which they measure."""
+    tick_latency: ClassVar[int]
+    """A tick comes this long after the beat on which the sensors measure [ns]: when the slowest
+    observed message of an episode's first moment arrives, which is where `offrl convert` begins."""
+    time_limit: ClassVar[float]
+    """Longest episode [s]."""
+    shove: ClassVar[tuple[float, float]]
+    """Force sideways [N] and torque [N m] of the disturbance `shove`."""
+    dirt: ClassVar[float]
+    """What the lidar reads through dirt [m]."""
+
+    def __init__(self, robot: Robot, physics: Physics, profile: SimProfile) -> None:
+        """Begin an episode in some world."""
+        self._physics = physics
+        self._profile = profile
         self._low, self._high = np.array(robot.limits).T
         self._reach = [rate / STEPS_PER_SECOND for rate in robot.max_rate]
         self._safe = list(robot.safe_action)
         self._hold = min(term.hold for term in robot.action)
-        self._rng = np.random.default_rng(0)
         self.disturbance: Disturbance | None = None
         """What disturbs the robot, if anything."""
-        self.reset(self._rng)
+        self.reset(np.random.default_rng(0))
+
+    @abstractmethod
+    def _place(self, rng: np.random.Generator) -> Scenario:
+        """Draw a world from `rng` and put the robot into it, at rest."""
+
+    @abstractmethod
+    def _message(self, topic: str, now: int) -> Message:
+        """Measure what a sensor's topic says at a time [ns]."""
+
+    @abstractmethod
+    def command_message(self, stamp: int, action: list[float]) -> Message:
+        """Return a command (a,) as the message in which a driver sends it at a time [ns]."""
+
+    @abstractmethod
+    def succeeded(self, terminal: bool, timeout: bool) -> bool:
+        """Whether an episode with this end reached what the task asks for."""
+
+    def _look(self) -> None:  # noqa: B027  (most tasks need no more than the body)
+        """Find out what the sensors need to know of `body` before they measure."""
 
     def reset(self, rng: np.random.Generator, start: int = EPOCH) -> None:
-        """Begin an episode at time `start` [ns] in a world drawn from `rng`, undisturbed."""
+        """Begin an episode at time `start` [ns] in a world drawn from `rng`, undisturbed.
+
+        The profile has random numbers of its own: it does not change the world.
+        """
         self._rng = rng
-        self.world: World = generate_world(rng)
-        self._physics.reset(self.world)
-        self.start = start
+        self._profile_rng = rng.spawn(1)[0]
+        self.conditions: Conditions = self._profile.draw(self._profile_rng)
+        self._physics.vary(self.conditions.mass, self.conditions.friction, self.conditions.motor)
+        self.world = self._place(rng)
+        self.start = self._now = start
         self._step = -1
-        self._wanted = self._driven = self._safe
-        self._commanded_at = 0.0
+        self._wanted = self._heard = self._driven = self._safe
+        self._wanted_at = self._heard_at = 0.0
+        self._commands: deque[tuple[int, list[float]]] = deque()
+        self._waiting: list[tuple[int, int, Delivery]] = []
+        self._sent = 0
+        self._latest: dict[str, int] = {}
         self.disturbance = None
         self.collided = False
         self.body: Body = self._physics.body()
@@ -98,43 +158,48 @@ class Simulation:
         self._physics.close()
 
     @property
+    def published(self) -> dict[str, str]:
+        """Message type by topic of the sensors that measure."""
+        return {sensor.topic: self.types[sensor.topic] for sensor in self.sensors}
+
+    @property
     def elapsed(self) -> float:
         """Time since the episode's first moment [s]."""
         return max(self._step, 0) / STEPS_PER_SECOND
 
-    @property
-    def goal_distance(self) -> float:
-        """Distance to the goal [m]."""
-        goal_x, goal_y = self.world.goal
-        return float(np.hypot(goal_x - self.body.x, goal_y - self.body.y))
-
     def command(self, action: Floats) -> None:
-        """Give a command (2,) [m/s], [rad/s]; the base follows it for the robot file's `hold`."""
-        self._wanted = np.clip(action, self._low, self._high).tolist()
-        self._commanded_at = self.elapsed
+        """Give a command (a,), in SI units; the base follows it for the robot file's `hold`."""
+        self._heard = np.clip(action, self._low, self._high).tolist()
+        self._heard_at = self.elapsed
+        given = self.conditions
+        due = self._now + self._delay(given.action_latency, given.action_jitter)
+        self._commands.append((due, self._heard))
 
     @property
     def in_force(self) -> list[float]:
-        """The command that the base follows (2,); the safe one after a bump or a long silence."""
-        silent = self.elapsed - self._commanded_at > self._hold
-        return self._safe if self.collided or silent else self._wanted
+        """The last command given (a,); the safe one after a bump or a long silence."""
+        silent = self.elapsed - self._heard_at > self._hold
+        return self._safe if self.collided or silent else self._heard
 
     def advance(self, until: int) -> list[Delivery]:
-        """Simulate up to and including time `until` [ns]; return the messages in order."""
-        deliveries: list[Delivery] = []
+        """Simulate up to and including time `until` [ns]; return what arrives, in order."""
         while self._time(self._step + 1) <= until:
             self._step += 1
             if self._step:
                 self._physics_step()
-            deliveries += self._measure()
-        return deliveries
+            self._measure()
+        self._now = until
+        arrived: list[Delivery] = []
+        while self._waiting and self._waiting[0][0] <= until:
+            arrived.append(heapq.heappop(self._waiting)[-1])
+        return arrived
 
     def _time(self, step: int) -> int:
         return self.start + step * 10**9 // STEPS_PER_SECOND
 
     def _physics_step(self) -> None:
-        """Ramp the wheels to the command within the base's limits, then step."""
-        target = self.in_force
+        """Ramp the motors to the command within the base's limits, then step."""
+        target = self._target()
         if target != self._driven:
             self._driven = [
                 min(max(to, now - reach), now + reach)
@@ -142,8 +207,20 @@ class Simulation:
             ]
             self._physics.drive(*self._driven)
         if self._disturbed_by("shove"):
-            self._physics.push((0.0, _SHOVE_FORCE), _SHOVE_TORQUE)
+            force, torque = self.shove
+            self._physics.push((0.0, force), torque)
         self.collided |= self._physics.step()
+
+    def _target(self) -> list[float]:
+        """Return the command that the motors follow (a,): what has reached the base by now.
+
+        Commands stay in order: one that is due waits for those given before it.
+        """
+        while self._commands and self._commands[0][0] <= self._time(self._step):
+            self._wanted_at = self.elapsed
+            _, self._wanted = self._commands.popleft()
+        silent = self.elapsed - self._wanted_at > self._hold
+        return self._safe if self.collided or silent else self._wanted
 
     def _disturbed_by(self, kind: DisturbanceKind) -> bool:
         disturbance = self.disturbance
@@ -153,51 +230,43 @@ class Simulation:
             and disturbance.active(self.elapsed)
         )
 
-    def _measure(self) -> list[Delivery]:
-        """Return the messages whose turn it is at this step, in order of reception."""
-        due_odometry = _due(self._step, ODOMETRY_RATE)
-        due_scan = _due(self._step, SCAN_RATE)
-        if not (due_odometry or due_scan):
-            return []
+    def _measure(self) -> None:
+        """Send the messages whose turn it is at this step."""
+        due = [sensor for sensor in self.sensors if _due(self._step, sensor.rate)]
+        if not due:
+            return
         self.body = self._physics.body()
+        self._look()
         now = self._time(self._step)
-        found: list[Delivery] = []
-        if due_odometry:
-            found.append(self._deliver(ODOMETRY, now, self._odometry(now)))
-        if due_scan:
-            found.append(self._deliver(SCAN, now, self._scan(now)))
-            found.append(self._deliver(BUMPER, now, messages.bumper(self.collided)))
-            found.append(self._deliver(GOAL, now, self._goal(now)))
-        return sorted(found, key=lambda delivery: delivery.stamp)
+        for sensor in due:
+            message = self._message(sensor.topic, now)
+            low, high = sensor.latency
+            stamp = now + (int(low) if low == high else int(self._rng.uniform(low, high)))
+            if self._step:  # at the first moment the robot has stood there for long
+                if sensor.loss and self._rng.random() < sensor.loss:
+                    continue
+                given = self.conditions
+                stamp += self._delay(given.observation_latency, given.observation_jitter)
+                stamp = max(stamp, self._latest.get(sensor.topic, 0))
+            self._latest[sensor.topic] = stamp
+            self._sent += 1
+            delivery = Delivery(sensor.topic, stamp, message)
+            heapq.heappush(self._waiting, (stamp, self._sent, delivery))
 
-    def _deliver(self, topic: str, now: int, message: Message) -> Delivery:
-        latency = _GOAL_LATENCY if topic == GOAL else int(self._rng.uniform(*_LATENCY))
-        return Delivery(topic, now + latency, message)
+    def _delay(self, latency: float, jitter: float) -> int:
+        """Draw a delay [ns] of a latency [s] and at most a jitter [s] more."""
+        more = self._profile_rng.uniform(0.0, jitter) if jitter else 0.0
+        return round(1e9 * (latency + more))
 
-    def _odometry(self, now: int) -> Message:
-        body = self.body
-        noise = self._rng.normal(0.0, _VELOCITY_NOISE, 3).tolist()
-        velocity = (body.forward + noise[0], body.sideways + noise[1], body.turning + noise[2])
-        return messages.odometry(now, (body.x, body.y, body.yaw), velocity)
-
-    def _scan(self, now: int) -> Message:
-        body = self.body
-        ranges = ray_distances(
-            np.array([body.x, body.y]), BEAM_ANGLES + body.yaw, self.world.obstacles
-        )
+    def _as_read(self, ranges: Floats, angles: Floats) -> Floats:
+        """Return what the lidar reads (n,) of true distances (n,) at angles (n,) [m], [rad]."""
         if self._disturbed_by("dirty_lidar"):
-            dirty = np.abs(BEAM_ANGLES) < _DIRT_SECTOR
-            ranges = np.where(dirty, ROBOT_RADIUS + 0.05, ranges)
-        noisy = ranges + self._rng.normal(0.0, _RANGE_NOISE, len(ranges))
-        return messages.laser_scan(now, noisy)
-
-    def _goal(self, now: int) -> Message:
-        body = self.body
-        east, north = self.world.goal[0] - body.x, self.world.goal[1] - body.y
-        cos, sin = np.cos(body.yaw), np.sin(body.yaw)
-        noise = self._rng.normal(0.0, _GOAL_NOISE, 2)
-        x, y = cos * east + sin * north, cos * north - sin * east
-        return messages.goal(now, float(x + noise[0]), float(y + noise[1]))
+            ranges = np.where(np.abs(angles) < _DIRT_SECTOR, self.dirt, ranges)
+        noisy = ranges + self._rng.normal(0.0, self.conditions.lidar_noise, len(ranges))
+        if self.conditions.lidar_dropout:
+            lost = self._profile_rng.random(len(ranges)) < self.conditions.lidar_dropout
+            noisy = np.where(lost, np.inf, noisy)
+        return noisy
 
 
 def _due(step: int, rate: int) -> bool:

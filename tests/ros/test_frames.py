@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from ros_interfaces import TF2_MSGS, provide
 from support import STORE, encode, header, write_policy
 
 from .conftest import START_SECONDS, NodeStarter, Probe
-from .interfaces import provide_tf2_msgs
 
 pytestmark = pytest.mark.ros
 
@@ -30,7 +30,7 @@ reward: "goal_0"
 @pytest.fixture(scope="module", autouse=True)
 def transforms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        provide_tf2_msgs(tmp_path_factory.mktemp("tf2_msgs"), patch)
+        provide("tf2_msgs", TF2_MSGS, tmp_path_factory.mktemp("tf2_msgs"), patch)
         yield
 
 

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import signal
@@ -6,6 +7,7 @@ import sys
 import time
 
 import pytest
+from ros_interfaces import ACKERMANN_MSGS, provide
 
 pytestmark = pytest.mark.ros
 rclpy = pytest.importorskip("rclpy", reason="needs rclpy: pip install 'offrl[ros]'")
@@ -88,6 +90,48 @@ def environment():
     return os.environ | {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": domain}
 
 
+CAR_DRIVER = """
+import json, sys, time
+import rclpy
+from ackermann_msgs.msg import AckermannDriveStamped
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Odometry
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Imu, JointState
+from std_msgs.msg import Float32MultiArray, String
+
+rclpy.init()
+node = rclpy.create_node("driver")
+seen = {}
+kinds = {"/odom": Odometry, "/imu": Imu, "/joint_states": JointState, "/track/pose": PoseStamped,
+         "/track/curvature": Float32MultiArray}
+for topic, kind in kinds.items():
+    node.create_subscription(
+        kind, topic, lambda m, topic=topic: seen.__setitem__(topic, m), qos_profile_sensor_data)
+episodes = []
+node.create_subscription(String, "/sim/episode", lambda m: episodes.append(json.loads(m.data)), 10)
+command = node.create_publisher(AckermannDriveStamped, "/drive", 1)
+end = time.monotonic() + 90.0
+while not episodes and time.monotonic() < end:
+    if len(seen) == len(kinds) and command.get_subscription_count():
+        pose = seen["/track/pose"].pose
+        drive = AckermannDriveStamped()
+        drive.drive.speed = 1.0
+        curvature = seen["/track/curvature"].data[0]
+        drive.drive.steering_angle = (
+            0.33 * curvature - 0.6 * pose.position.y - 1.2 * pose.orientation.z)
+        command.publish(drive)
+    rclpy.spin_once(node, timeout_sec=0.02)
+print(json.dumps({
+    "episodes": episodes, "speed": seen["/odom"].twist.twist.linear.x,
+    "joints": list(seen["/joint_states"].name), "frame": seen["/track/pose"].header.frame_id,
+    "stretches": len(seen["/track/curvature"].data),
+}))
+node.destroy_node()
+rclpy.shutdown()
+"""
+
+
 def start_bridge(environment, *parameters):
     words = [word for parameter in parameters for word in ("-p", parameter)]
     return subprocess.Popen(
@@ -144,3 +188,46 @@ def test_bad_parameters_are_refused(environment):
     _, errors = bridge.communicate(timeout=30)
     assert bridge.returncode == 2
     assert "real_time_factor" in errors
+
+
+def test_a_message_package_that_is_missing_is_named(environment):
+    if importlib.util.find_spec("ackermann_msgs"):
+        pytest.skip("ackermann_msgs is installed")
+    bridge = start_bridge(environment, "task:=RacecarTrack")
+    _, errors = bridge.communicate(timeout=30)
+    assert bridge.returncode == 2
+    assert "ackermann_msgs' is not installed" in errors
+
+
+def test_an_unknown_task_is_refused(environment):
+    bridge = start_bridge(environment, "task:=RacecarTrak")
+    _, errors = bridge.communicate(timeout=30)
+    assert bridge.returncode == 2
+    assert "Did you mean 'RacecarTrack'?" in errors
+
+
+def test_the_car_is_driven_by_its_own_topics(environment, tmp_path, monkeypatch):
+    provide("ackermann_msgs", ACKERMANN_MSGS, tmp_path, monkeypatch)
+    environment = os.environ | environment | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    bridge = start_bridge(
+        environment, "task:=RacecarTrack", "real_time_factor:=2.0", "seed:=5", "episodes:=1"
+    )
+    driver = subprocess.run(
+        [sys.executable, "-c", CAR_DRIVER],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    _, errors = bridge.communicate(timeout=30)
+    assert driver.returncode == 0, driver.stderr
+    assert bridge.returncode == 0, errors
+    seen = json.loads(driver.stdout)
+    (episode,) = seen["episodes"]
+    assert episode["success"]
+    assert episode["return"] > 12.0
+    assert len(episode["path"]) == 401
+    assert len(episode["world"]["centre_line"]) == 200
+    assert seen["speed"] > 0.5
+    assert (seen["joints"], seen["frame"], seen["stretches"]) == (["steering"], "track", 6)

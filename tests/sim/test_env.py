@@ -1,3 +1,5 @@
+import hashlib
+import subprocess
 import sys
 import warnings
 
@@ -8,16 +10,18 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from offrl_contract import InputError, load_robot
 from offrl_contract.rewards import rewards_and_terminals
-from offrl_sim import messages
-from offrl_sim.env import SETTLE_TICKS, TIME_LIMIT, DiffDriveNav
-from offrl_sim.simulation import Disturbance, Simulation
+from offrl_sim.diffdrive.simulation import DiffDrive
+from offrl_sim.env import SETTLE_TICKS, TaskEnv
+from offrl_sim.profile import SimProfile
+from offrl_sim.simulation import Disturbance
+from offrl_sim.tasks import TASKS
 
 FORWARD = np.array([0.3, 0.0], np.float32)
 
 
 @pytest.fixture(scope="module")
 def env():
-    built = DiffDriveNav()
+    built = TaskEnv("DiffDriveNav")
     yield built
     built.close()
 
@@ -34,28 +38,54 @@ def drive(env, seed, actions, **options):
     return tuple(np.array(column) for column in zip(*rows, strict=True))
 
 
-def test_gymnasium_accepts_the_environment():
+@pytest.mark.parametrize("task", TASKS)
+def test_gymnasium_accepts_the_environment(task):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # A robot's commands are in SI units and its speed has no bound: the checker's advice on
         # normalised spaces is not for here.
         warnings.filterwarnings("ignore", message=".*(symmetric and normalized|infinity).*")
-        made = gymnasium.make("offrl/DiffDriveNav-v0")
+        made = gymnasium.make(f"offrl/{task}-v0")
         check_env(made.unwrapped)
         made.close()
 
 
-def test_same_seed_and_commands_give_the_same_bits(env):
-    rng = np.random.default_rng(0)
-    actions = rng.uniform([-0.2, -1.5], [0.8, 1.5], (60, 2)).astype(np.float32)
+def rehearsed(task, seed):
+    """An episode under commands drawn from the whole of their limits."""
+    env = TaskEnv(task)
+    actions = np.random.default_rng(0).uniform(*np.array(env.robot.limits).T, (60, 2))
+    drive(env, seed + 1, actions[:20])
+    columns = drive(env, seed, actions)
+    env.close()
+    return columns
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_same_seed_and_commands_give_the_same_bits(task):
+    """After other episodes, long or cut short, in another environment, and in another process."""
+    env = TaskEnv(task)
+    actions = np.random.default_rng(0).uniform(*np.array(env.robot.limits).T, (60, 2))
     first = drive(env, 7, actions)
+    assert len(first[0]) > 20
     drive(env, 8, actions)
-    other = DiffDriveNav()
-    for again in (drive(env, 7, actions), drive(other, 7, actions)):
+    after_another = drive(env, 7, actions)
+    drive(env, 7, actions[:1])
+    after_a_short_one = drive(env, 7, actions)
+    for again in (after_another, after_a_short_one, rehearsed(task, 7)):
         for left, right in zip(first, again, strict=True):
             np.testing.assert_array_equal(left, right)
-    other.close()
+    program = (
+        "import sys, runpy, hashlib\n"
+        "columns = runpy.run_path(sys.argv[1])['rehearsed'](sys.argv[2], 7)\n"
+        "print(hashlib.sha256(b''.join(c.tobytes() for c in columns)).hexdigest())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, __file__, task], capture_output=True, text=True, check=True
+    )
+    digest = hashlib.sha256(b"".join(column.tobytes() for column in first)).hexdigest()
+    assert digest in done.stdout
     assert np.abs(drive(env, 9, actions)[0][0] - first[0][0]).max() > 0.1
+    env.close()
 
 
 def test_observation_is_in_si_units(env):
@@ -117,10 +147,10 @@ def test_bump_ends_the_episode_and_stops_the_base(env):
 
 def test_standing_still_times_out(env):
     env.reset(seed=1)
-    for tick in range(round(TIME_LIMIT * 10)):
+    for tick in range(round(DiffDrive.time_limit * 10)):
         _, _, terminal, timeout, _ = env.step(np.zeros(2, np.float32))
         assert not terminal
-        assert timeout == (tick == TIME_LIMIT * 10 - 1)
+        assert timeout == (tick == DiffDrive.time_limit * 10 - 1)
 
 
 def test_shove_moves_the_robot_as_no_command_can(env):
@@ -144,7 +174,7 @@ def test_dirt_on_the_lidar_reads_as_a_near_surface(env):
 
 
 def test_base_stops_when_commands_cease():
-    simulation = Simulation(load_robot("diffdrive"))
+    simulation = DiffDrive(load_robot("diffdrive"), SimProfile())
     simulation.command(np.array([0.3, 0.0]))
     simulation.advance(simulation.start + 400_000_000)
     assert simulation.body.forward > 0.25
@@ -154,14 +184,14 @@ def test_base_stops_when_commands_cease():
 
 
 def test_sensor_rates_and_stamps():
-    simulation = Simulation(load_robot("diffdrive"))
-    deliveries = simulation.advance(simulation.start + 10**9)
+    simulation = DiffDrive(load_robot("diffdrive"), SimProfile())
+    deliveries = simulation.advance(simulation.start + 10**9 + simulation.tick_latency)
     stamps = [delivery.stamp for delivery in deliveries]
     assert stamps == sorted(stamps)
-    count = dict.fromkeys(messages.TYPES, 0)
+    count = dict.fromkeys(DiffDrive.types, 0)
     for delivery in deliveries:
         count[delivery.topic] += 1
-        if delivery.topic != messages.BUMPER:
+        if delivery.topic != "/bumper":
             header = delivery.message.header.stamp
             delay = delivery.stamp - header.sec * 10**9 - header.nanosec
             assert 500_000 <= delay <= 2_200_000
@@ -171,10 +201,10 @@ def test_sensor_rates_and_stamps():
 
 def test_a_robot_that_this_simulation_is_not_is_refused():
     with pytest.raises(InputError, match="no topic /bump"):
-        DiffDriveNav(robot="neato")
+        TaskEnv("DiffDriveNav", robot="neato")
 
 
 def test_missing_pybullet_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "pybullet", None)
     with pytest.raises(InputError, match=r"offrl\[sim\].*Python 3\.11"):
-        DiffDriveNav()
+        TaskEnv("DiffDriveNav")

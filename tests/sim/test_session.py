@@ -3,17 +3,18 @@ import json
 import numpy as np
 import pytest
 from offrl_contract import load_robot
-from offrl_sim.env import TIME_LIMIT
-from offrl_sim.picture import Scene, draw_scenes
+from offrl_sim.diffdrive.picture import Scene, draw_scenes
+from offrl_sim.diffdrive.world import generate_world
 from offrl_sim.session import AFTERMATH, PAUSE, Session
-from offrl_sim.world import generate_world
+from offrl_sim.tasks import TASKS
 
+TIME_LIMIT = TASKS["DiffDriveNav"].simulation.time_limit
 FORWARD = np.array([0.8, 0.0])
 
 
 @pytest.fixture
 def session():
-    built = Session(load_robot("diffdrive"), seed=30)
+    built = Session(TASKS["DiffDriveNav"], load_robot("diffdrive"), seed=30)
     yield built
     built.close()
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from offrl_sim.lidar import ray_distances
-from offrl_sim.physics import STEPS_PER_SECOND, Physics
-from offrl_sim.world import (
+from offrl_sim.diffdrive.lidar import ray_distances
+from offrl_sim.diffdrive.physics import RAY_HEIGHT, DiffDrivePhysics
+from offrl_sim.diffdrive.world import (
     ARENA,
     PASSAGE,
     RADII,
@@ -12,13 +12,14 @@ from offrl_sim.world import (
     World,
     generate_world,
 )
+from offrl_sim.physics import STEPS_PER_SECOND
 
 EMPTY = World(obstacles=np.zeros((0, 3)), slots=(), start=(0.0, 0.0, 0.5), goal=(3.0, 0.0))
 
 
 @pytest.fixture(scope="module")
 def physics():
-    built = Physics()
+    built = DiffDrivePhysics()
     yield built
     built.close()
 
@@ -67,7 +68,7 @@ def test_ray_caster_equals_pybullet(physics, seed):
     angles = rng.uniform(-np.pi, np.pi, 400)
     for position in (np.array(world.start[:2]), np.array(world.goal)):
         ours = ray_distances(position, angles, world.obstacles)
-        theirs = physics.ray_distances(position, angles, 12.0)
+        theirs = physics.ray_distances(position, angles, 12.0, RAY_HEIGHT)
         # A ray that grazes a cylinder may hit it for one and miss it for the other.
         close = np.abs(ours - theirs) < 5e-3
         assert close.mean() > 0.99

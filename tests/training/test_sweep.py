@@ -14,10 +14,10 @@ import pytest
 import yaml
 from browser import MEASURE, Browser, find_chromium
 from offrl_contract import InputError, cli
+from offrl_contract.settings import validated
 from offrl_training import checkpoint
 from offrl_training.algorithms.iql import IQLConfig
 from offrl_training.run import load_run
-from offrl_training.settings import validated
 from offrl_training.sweep.page import sweep_page
 from offrl_training.sweep.plan import SweepConfig, Trial, load_plan, plan
 from offrl_training.sweep.results import Result, metric_names, read_results

@@ -8,6 +8,7 @@ from typing import Any
 
 from offrl_contract import InputError
 from offrl_contract.errors import nearest
+from offrl_contract.settings import read_mapping, validated
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, field_validator
 
 from offrl_training import checkpoint
@@ -15,7 +16,7 @@ from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig
 from offrl_training.config import TrainingConfig
 from offrl_training.run import read_config
-from offrl_training.settings import read_mapping, run_settings, validated
+from offrl_training.settings import run_settings
 
 
 class SweepConfig(BaseModel):

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl_sim.world import ARENA
+from offrl_sim.diffdrive.world import ARENA
 
 Floats = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 from numpy.typing import NDArray
 
-from offrl_sim.world import ARENA, ROBOT_RADIUS, World
+from offrl_sim.diffdrive.world import ARENA, ROBOT_RADIUS, World
 
 Floats = NDArray[np.float64]
 

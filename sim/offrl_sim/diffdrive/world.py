@@ -1,6 +1,7 @@
 """Worlds to drive in: a walled square arena, round obstacles, a start and a goal."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,14 @@ class World:
     """x [m], y [m], yaw [rad]."""
     goal: tuple[float, float]
     """x, y [m]."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "obstacles": np.round(self.obstacles, 3).tolist(),
+            "start": list(self.start),
+            "goal": list(self.goal),
+        }
 
 
 def generate_world(rng: np.random.Generator, fewest: int = 4, most: int = 6) -> World:

@@ -1,0 +1,1 @@
+"""`DiffDriveNav`: a two-wheeled robot with a lidar drives to a goal among round obstacles."""

@@ -1,0 +1,1 @@
+"""`RacecarTrack`: a small Ackermann car drives round a closed track."""
