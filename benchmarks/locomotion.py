@@ -249,13 +249,13 @@ def seen_until(run: OnlineRun, step: int) -> Iterator[Episode]:
     begin = 0
     for end in [*(e for e in run.ends if e < step), step]:
         rows = run.replay[begin:end]
-        s, a, r, d, following, _ = rows.split([size, width, 1, 1, size, 1], 1)
+        s, a, r, discounts, following, _ = rows.split([size, width, 1, 1, size, 1], 1)
         actions: Tensor = run.sac.normaliser.action_to_si(a)
         yield Episode(
             torch.cat([s, following[-1:]]).numpy(),
             actions.numpy(),
             r[:, 0].numpy(),
-            bool(d[-1, 0]),
+            bool(discounts[-1, 0] == 0.0),
             f"step {begin}",
         )
         begin = end

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import tyro
 from offrl_contract import Robot, robot_from_yaml
 from offrl_data.dataset import Episode
@@ -25,6 +24,7 @@ from offrl_data.dataset_writer import DatasetWriter
 from offrl_training.algorithms.bc import BCConfig
 from offrl_training.algorithms.td3_bc import TD3BCConfig
 from offrl_training.config import TrainingConfig
+from offrl_training.process import set_up
 from offrl_training.trainer import Trainer
 from offrl_training.transitions import capacity, read_dataset
 
@@ -79,7 +79,7 @@ def write(path: Path, config: Config, robot: Robot) -> int:
 def measure(name: str, path: Path, limit: int, steps: int) -> None:
     """Train in this process; print steps per second after the first hundred, and memory."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    torch.set_num_threads(1)
+    set_up(threads=1)
     training = TrainingConfig(steps=steps, memory_limit=limit or None)
     started = time.perf_counter()
     dataset = read_dataset(path, training.memory_limit)

@@ -31,8 +31,8 @@ from offrl_contract.cli import EXIT_BAD_INPUT
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import Algorithm, AlgorithmConfig, Dims
 from offrl_training.gate_critics import GateCritics, interval
-from offrl_training.memory import keep_freed_memory
 from offrl_training.networks import Normaliser
+from offrl_training.process import set_up
 from offrl_training.sampler import Sampler
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -188,8 +188,7 @@ def fastest(steps: dict[str, tuple[Step, int]], seconds: float) -> dict[str, dic
 
 def measure(name: str, threads: int, config: Config) -> None:
     """Time one algorithm in this process; print the figures."""
-    torch.set_num_threads(threads)
-    keep_freed_memory()
+    set_up(threads)
     batches = sampler()
     algorithm, step = ours(name, batches)
     for _ in range(PERIOD):

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Generic
 
-import torch
 import tyro
 from offrl_contract import InputError, load_robot
 from offrl_contract.cli import EXIT_BAD_INPUT
@@ -22,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig, C
 from offrl_training.config import TrainingConfig
-from offrl_training.memory import keep_freed_memory
+from offrl_training.process import set_up
 from offrl_training.run import RunConfig, open_run
 from offrl_training.settings import load_settings, run_settings
 from offrl_training.signals import deferred_signals, leave
@@ -64,8 +63,7 @@ def train(argv: list[str]) -> None:
         raise InputError(f"offrl train: unknown algorithm '{name}'.{nearest(name, ALGORITHMS)}")
     command = _parse(name, rest)
     require_library(command.tracker)
-    torch.set_num_threads(command.training.threads)
-    keep_freed_memory()
+    set_up(command.training.threads)
     dataset = read_dataset(command.dataset, command.training.memory_limit)
     if command.robot is not None:
         require_same(load_robot(command.robot), dataset.robot, command.robot, str(command.dataset))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from offrl_contract import InputError, Robot, __version__, robot_from_yaml
 from offrl_contract.errors import nearest
 from offrl_contract.settings import validated
+from offrl_contract.yaml_text import from_yaml, to_yaml
 from offrl_data.dataset import AnyDataset
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
@@ -95,9 +96,7 @@ def create_run(run: Path, config: RunConfig, robot: Robot) -> None:
         beside = run.with_name(f".{run.name}.tmp")
         beside.mkdir(parents=True, exist_ok=True)
         write_atomically(beside / "robot.yaml", robot.to_yaml().encode())
-        content = yaml.safe_dump(
-            config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100
-        )
+        content = to_yaml(config.model_dump(mode="json"))
         write_atomically(beside / "config.yaml", content.encode())
         os.replace(beside, run)
     except OSError as error:
@@ -150,7 +149,7 @@ def read_config(run: Path) -> RunConfig:
     """Read `config.yaml`. Raises InputError where the folder is no run."""
     path = run / "config.yaml"
     try:
-        content = yaml.safe_load(path.read_text())
+        content = from_yaml(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         known = ", ".join(sorted(os.listdir(run))) if run.is_dir() else "no such folder"
         raise InputError(f"{run}: not a run folder: no readable config.yaml ({known})") from error

@@ -84,8 +84,9 @@ class Stream:
         return dict(self._place)
 
     def restore(self, state: Mapping[str, int]) -> None:
-        """Go to a place."""
-        self._place, self._rows = dict(state), -1
+        """Go to a place; the pool that is in memory is not read again if it is that one."""
+        same = all(self._place[key] == state[key] for key in ("pass", "pool"))
+        self._place, self._rows = dict(state), self._rows if same else -1
 
     def _turn(self) -> None:
         """Go to the next pool, or to the first of the next pass."""

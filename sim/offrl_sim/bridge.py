@@ -4,7 +4,6 @@ Run it with `python -m offrl_sim.bridge --ros-args -p seed:=7`; the README lists
 parameters.
 """
 
-import importlib
 import json
 import signal
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 import rclpy
 from offrl_contract import InputError, load_robot
 from offrl_contract.errors import nearest
+from offrl_contract.message_class import message_class
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -30,18 +30,6 @@ from offrl_sim.simulation import DisturbanceKind
 from offrl_sim.tasks import find_task
 
 _LATE = 0.05  # [s] behind the wall clock at which simulated time gives way
-
-
-def message_class(type_name: str) -> Any:
-    """Return the ROS 2 class of package/msg/Name. Raises InputError naming the package."""
-    package, _, name = type_name.split("/")
-    try:
-        return getattr(importlib.import_module(f"{package}.msg"), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"{type_name}: the ROS package '{package}' is not installed. Install it "
-            f"(apt: ros-$ROS_DISTRO-{package.replace('_', '-')}) and source its setup."
-        ) from error
 
 
 class SimBridge(Node):

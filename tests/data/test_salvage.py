@@ -3,16 +3,20 @@
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 import zstandard
+from mcap.writer import CompressionType
+from mcap.writer import Writer as McapWriter
 from offrl_contract import InputError, Robot
 from offrl_contract.cli import run
 from offrl_data.bags import Bag
 from offrl_data.conversion import convert_bags
 from offrl_data.dataset import load_dataset
+from offrl_data.storage.mcap import Chunk, Mcap
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from .conftest import KIND, ROBOT, STORE, BagMaker, drive
@@ -91,6 +95,92 @@ def test_a_cut_off_compressed_chunk_gives_its_start(tmp_path: Path) -> None:
     assert len(rows) > 3000
     assert rows == whole["/pose"][: len(rows)]
     assert any("cut off after" in line for line in lost)
+
+
+@pytest.fixture
+def chunks(tmp_path: Path) -> tuple[Path, Contents]:
+    """Small chunks, so that many are decompressed at once, and what they hold."""
+    path = tmp_path / "chunks.mcap"
+    with path.open("wb") as stream:
+        writer = McapWriter(stream, chunk_size=2000, compression=CompressionType.ZSTD)
+        writer.start(profile="ros2")
+        text = STORE.generate_msgdef(KIND, ros_version=2)[0]
+        schema = writer.register_schema(KIND, "ros2msg", text.encode())
+        channels = [writer.register_channel(topic, "cdr", schema) for topic in ("/a", "/b")]
+        rng = np.random.default_rng(0)
+        for k in range(750):
+            writer.add_message(channels[k % 2], k, b"\0\1\0\0" + rng.bytes(48), k)
+        writer.finish()
+    whole, lost, notes = read(path)
+    assert (len(whole["/a"]), len(whole["/b"]), lost, notes) == (375, 375, [], [])
+    with Mcap(path) as storage:
+        assert len(storage.chunks) > 20
+    return path, whole
+
+
+def stamps_of(storage: Mcap, chunk: Chunk) -> set[int]:
+    """The stamps of a chunk's messages, read record by record."""
+    content = storage.content(chunk)
+    assert content is not None
+    return {int(t) for _, block in storage._walked(content) for t in block.received}
+
+
+def test_a_damaged_chunk_costs_its_own_messages_only(chunks: tuple[Path, Contents]) -> None:
+    path, whole = chunks
+    with Mcap(path) as storage:
+        chunk = storage.chunks[7]
+        gone = stamps_of(storage, chunk)
+    content = bytearray(path.read_bytes())
+    content[chunk.offset + chunk.size // 2] ^= 0xFF
+    path.write_bytes(content)
+    contents, lost, _ = read(path)
+    for topic, rows in whole.items():
+        assert contents[topic] == [row for row in rows if row[0] not in gone]
+    assert [line for line in lost if f"chunk at byte {chunk.offset}" in line]
+
+
+@pytest.mark.parametrize("shift", [1, 60, 10**6, 2**63])
+def test_a_lying_index_among_others_costs_nothing(
+    shift: int, chunks: tuple[Path, Contents]
+) -> None:
+    """An offset that points into a message, at another one's record, beyond the chunk, nowhere."""
+    path, whole = chunks
+    with Mcap(path) as storage:
+        chunk = storage.chunks[7]
+        at = min(chunk.indexes.values()) + 9 + 6 + 8  # the first entry, after its time
+    content = bytearray(path.read_bytes())
+    offset = (int.from_bytes(content[at : at + 8], "little") + shift) % 2**64
+    content[at : at + 8] = offset.to_bytes(8, "little")
+    path.write_bytes(content)
+    contents, lost, notes = read(path)
+    assert contents == whole
+    assert lost == []
+    assert [note for note in notes if f"chunk at byte {chunk.offset}: index unusable" in note]
+
+
+def test_a_chunk_that_claims_too_much_memory_is_lost_alone(
+    chunks: tuple[Path, Contents], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, whole = chunks
+    with Mcap(path) as storage:
+        chunk = storage.chunks[7]
+        gone = stamps_of(storage, chunk)
+    content = bytearray(path.read_bytes())
+    at = chunk.offset + 9 + 16  # the size of the decompressed records
+    content[at : at + 8] = (1 << 30).to_bytes(8, "little")
+    path.write_bytes(content)
+    empty = np.empty
+
+    def limited(shape: Any, *arguments: Any) -> Any:
+        if np.prod(shape) >= 1 << 30:
+            raise MemoryError
+        return empty(shape, *arguments)
+
+    monkeypatch.setattr(np, "empty", limited)
+    contents, lost, _ = read(path)
+    assert sum(map(len, contents.values())) == sum(map(len, whole.values())) - len(gone)
+    where = f"chunk at byte {chunk.offset}"
+    assert f"{where}: claims 1073741824 bytes, more than there is memory for" in lost
 
 
 def split(make_bag: BagMaker, tmp_path: Path) -> Path:

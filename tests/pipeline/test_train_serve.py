@@ -14,13 +14,13 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'offrl[ros]'")
 
 from offrl_contract import load_robot  # noqa: E402
+from offrl_contract.message_class import message_class  # noqa: E402
 from offrl_contract.sampling import observation_vector, sample_observation  # noqa: E402
 from offrl_data.bags import Bag  # noqa: E402
 from offrl_data.dataset import load_dataset  # noqa: E402
 from offrl_data.message_definitions import MessageDefinitions  # noqa: E402
 from offrl_data.series import read_series  # noqa: E402
 from offrl_policy.controller import Decision  # noqa: E402
-from offrl_policy.messages import message_class  # noqa: E402
 from offrl_policy.node import PolicyNode  # noqa: E402
 from offrl_policy.policy_file import Policy  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402

@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 from offrl_contract import InputError
 from offrl_data.dataset import open_dataset
 from offrl_data.web_page import write_whole
 from pydantic import NonNegativeInt, PositiveInt
 
+from offrl_training.process import set_up
 from offrl_training.run import open_run
 from offrl_training.signals import deferred_signals, leave
 from offrl_training.sweep.page import sweep_page
@@ -88,7 +88,7 @@ def _make_folder(out: Path) -> None:
 
 def train_trial(trial: Trial, dataset: Path, out: Path, tracker: Tracker) -> None:
     """Train one trial to its last step, from its last checkpoint on. Raises InputError."""
-    torch.set_num_threads(trial.training.threads)
+    set_up(trial.training.threads)
     run = out / trial.name
     trainer, config = open_run(
         run,

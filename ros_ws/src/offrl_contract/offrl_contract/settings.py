@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from offrl_contract.errors import InputError, nearest
+from offrl_contract.yaml_text import from_yaml
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -15,7 +16,7 @@ M = TypeVar("M", bound=BaseModel)
 def read_mapping(path: Path) -> dict[str, Any]:
     """Read a YAML file whose keys are names. Raises InputError."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = from_yaml(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:

@@ -123,10 +123,9 @@ class _Task:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         source = self.definitions
-        about = (str(path.absolute()), states, self.robot.digest(), source.distro, str(source.msgs))
-        return sha256(repr((about, self.strict, self.sim_time, __version__)).encode()).hexdigest()[
-            :16
-        ]
+        settings = (source.distro, str(source.msgs), self.strict, self.sim_time, __version__)
+        about = (str(path.absolute()), states, self.robot.digest(), settings)
+        return sha256(repr(about).encode()).hexdigest()[:16]
 
     def run(self, path: Path, part: Path, advance: Callable[[float], None]) -> BagReport:
         """Convert one bag to a part; one that cannot be used becomes an empty part."""

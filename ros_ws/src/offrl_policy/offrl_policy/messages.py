@@ -1,24 +1,12 @@
-"""ROS message classes by name, and commands as messages."""
+"""Commands as messages."""
 
-import importlib
 from operator import attrgetter
 from typing import Any
 
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot
+from offrl_contract.message_class import message_class
 from offrl_contract.sampling import split_action
-
-
-def message_class(type_name: str) -> Any:
-    """Return the ROS 2 class of package/msg/Name. Raises InputError naming the package."""
-    package, _, name = type_name.split("/")
-    try:
-        return getattr(importlib.import_module(f"{package}.msg"), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"{type_name}: the ROS package '{package}' is not installed or has no such message. "
-            f"Install it (apt: ros-$ROS_DISTRO-{package.replace('_', '-')}) and source its setup."
-        ) from error
 
 
 class CommandMessages:

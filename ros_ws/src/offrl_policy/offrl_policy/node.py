@@ -14,6 +14,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from offrl_contract import InputError, Robot
+from offrl_contract.message_class import message_class
 from offrl_contract.reader import MalformedMessageError, TermReader
 from offrl_contract.sampling import observation_names
 from rclpy.clock import Clock, ClockType
@@ -38,7 +39,7 @@ from offrl_policy import parameters
 from offrl_policy.controller import Controller, Decision
 from offrl_policy.diagnostics import TickStatistics, gate_status, node_diagnostics
 from offrl_policy.gate import State
-from offrl_policy.messages import CommandMessages, message_class
+from offrl_policy.messages import CommandMessages
 from offrl_policy.policy_file import Policy
 
 EXIT_NOT_CONFIGURED = 2

@@ -99,16 +99,19 @@ class ChunkedStorage(Storage, Generic[C]):
         What is done per chunk and channel is then done less often.
         """
         waiting: list[tuple[C, Packed]] = []
+        size = 0
         for chunk in self.chunks:
             if chunk.indexes and not any(key in wanted for key in chunk.indexes):
                 continue
             packed = self._packed(chunk)
             if packed is None:
                 continue
-            waiting.append((chunk, packed))
-            if not chunk.indexes or sum(each.size for _, each in waiting) > _READ_TOGETHER:
+            mine = packed.size if chunk.indexes else _READ_TOGETHER  # walked alone
+            if waiting and size + mine > _READ_TOGETHER:
                 yield self._unpacked(waiting)
-                waiting = []
+                waiting, size = [], 0
+            waiting.append((chunk, packed))
+            size += mine
         yield self._unpacked(waiting)
 
     def content(self, chunk: C) -> bytes | None:
@@ -127,9 +130,14 @@ class ChunkedStorage(Storage, Generic[C]):
 
     def _unpacked(self, waiting: list[tuple[C, Packed]]) -> _Loaded[C]:
         """Decompress chunks side by side; those that cannot be are left out, with a loss."""
-        buffer = np.empty(sum(packed.size for _, packed in waiting), np.uint8)
         chunks: list[C] = []
         ends = [0]
+        try:
+            buffer = np.empty(sum(packed.size for _, packed in waiting), np.uint8)
+        except MemoryError:  # few chunks are this large, or one that lies
+            for chunk, packed in waiting:
+                self._lose(chunk, f"claims {packed.size} bytes, more than there is memory for")
+            return _Loaded([], np.empty(0, np.uint8), ends)
         for chunk, packed in waiting:
             target = buffer[ends[-1] : ends[-1] + packed.size]
             try:
