@@ -36,7 +36,7 @@ format: $(VENV)/ready
 
 # A stamp that depends on what is installed: an edit of either file installs again.
 $(VENV)/ready: pyproject.toml constraints.txt
-	@echo "== making $(VENV) and installing what is pinned in constraints.txt (about 2 minutes, 2 GB)"
+	@echo "== making $(VENV) and installing what is pinned in constraints.txt (about 5 minutes, 3 GB)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or 3.12 is needed; make PYTHON=python3.11" if not (3, 11) <= sys.version_info[:2] <= (3, 12) else 0)'
 	@$(PYTHON) -m venv $(VENV) || { echo "venv is missing: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
