@@ -142,17 +142,21 @@ def start_bridge(environment, *parameters):
     )
 
 
+def run_driver(program, environment):
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+
 def test_a_command_moves_the_robot_and_odometry_says_so(environment):
     bridge = start_bridge(environment, "real_time_factor:=4.0", "seed:=2")
     try:
-        driver = subprocess.run(
-            [sys.executable, "-c", DRIVER],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        driver = run_driver(DRIVER, environment)
         assert driver.returncode == 0, driver.stderr
         seen = json.loads(driver.stdout)
         assert seen["ready"]
@@ -212,14 +216,7 @@ def test_the_car_is_driven_by_its_own_topics(environment, tmp_path, monkeypatch)
     bridge = start_bridge(
         environment, "task:=RacecarTrack", "real_time_factor:=2.0", "seed:=5", "episodes:=1"
     )
-    driver = subprocess.run(
-        [sys.executable, "-c", CAR_DRIVER],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
+    driver = run_driver(CAR_DRIVER, environment)
     _, errors = bridge.communicate(timeout=30)
     assert driver.returncode == 0, driver.stderr
     assert bridge.returncode == 0, errors
