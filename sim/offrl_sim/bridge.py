@@ -29,6 +29,7 @@ from offrl_sim.session import Session
 from offrl_sim.simulation import DisturbanceKind
 from offrl_sim.tasks import find_task
 
+_LONGEST_END = 5  # [s] Fast DDS may spin for ever when a peer leaves as we do (Fast-DDS#6513)
 _LATE = 0.05  # [s] behind the wall clock at which simulated time gives way
 
 
@@ -135,6 +136,7 @@ def main() -> int:
     try:
         bridge = SimBridge()
         run(bridge, stopped)
+        signal.alarm(_LONGEST_END)
         bridge.close()
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")

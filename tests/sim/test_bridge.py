@@ -122,6 +122,8 @@ while not episodes and time.monotonic() < end:
             0.33 * curvature - 0.6 * pose.position.y - 1.2 * pose.orientation.z)
         command.publish(drive)
     rclpy.spin_once(node, timeout_sec=0.02)
+while node.count_publishers("/odom") and time.monotonic() < end:  # the bridge leaves first
+    rclpy.spin_once(node, timeout_sec=0.02)
 print(json.dumps({
     "episodes": episodes, "speed": seen["/odom"].twist.twist.linear.x,
     "joints": list(seen["/joint_states"].name), "frame": seen["/track/pose"].header.frame_id,
@@ -187,6 +189,20 @@ def test_interrupt_ends_it_cleanly(environment):
     assert "Traceback" not in errors
 
 
+def test_middleware_that_hangs_at_the_end_is_left(environment):
+    hangs = (
+        "import time\n"
+        "from offrl_sim import bridge\n"
+        "bridge.SimBridge.destroy_node = lambda node: time.sleep(60.0)\n"
+        "bridge.main()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", hangs], env=environment)
+    time.sleep(5.0)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20.0) == -signal.SIGALRM
+
+
 def test_bad_parameters_are_refused(environment):
     bridge = start_bridge(environment, "real_time_factor:=0.0")
     _, errors = bridge.communicate(timeout=30)
@@ -216,8 +232,11 @@ def test_the_car_is_driven_by_its_own_topics(environment, tmp_path, monkeypatch)
     bridge = start_bridge(
         environment, "task:=RacecarTrack", "real_time_factor:=2.0", "seed:=5", "episodes:=1"
     )
-    driver = run_driver(CAR_DRIVER, environment)
-    _, errors = bridge.communicate(timeout=30)
+    try:
+        driver = run_driver(CAR_DRIVER, environment)
+        _, errors = bridge.communicate(timeout=30)
+    finally:
+        bridge.kill()
     assert driver.returncode == 0, driver.stderr
     assert bridge.returncode == 0, errors
     seen = json.loads(driver.stdout)

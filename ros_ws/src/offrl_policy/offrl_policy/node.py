@@ -42,6 +42,7 @@ from offrl_policy.gate import State
 from offrl_policy.messages import CommandMessages
 from offrl_policy.policy_file import Policy
 
+_LONGEST_END = 5  # [s] Fast DDS may spin for ever when a peer leaves as we do (Fast-DDS#6513)
 EXIT_NOT_CONFIGURED = 2
 TRANSFORM_QOS = {
     "/tf": QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT),
@@ -363,6 +364,7 @@ def main(arguments: list[str] | None = None) -> None:
         spin(node, executor, stopped)
     for number in STOP_SIGNALS:  # launch and Ctrl-C may signal again while the node winds up
         signal.signal(number, signal.SIG_IGN)
+    signal.alarm(_LONGEST_END)
     node.destroy_node()
     rclpy.try_shutdown()
     sys.exit(code)
