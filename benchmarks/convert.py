@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 import zstandard
 from offrl_contract import robot_from_yaml
+from offrl_contract.memory import keep_freed_memory
 from offrl_data.conversion import convert_bags
 from offrl_data.storage.mcap import Mcap
 from rosbags import rosbag1, rosbag2
@@ -149,7 +150,8 @@ def repeat(source: Path, out: Path, times: int) -> None:
 
 
 def ours(path: Path) -> None:
-    """Convert end to end, to HDF5."""
+    """Convert end to end, to HDF5, as the command does."""
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         robot = robot_from_yaml(ROBOT, "bench")
         out = Path(folder) / "data.h5"

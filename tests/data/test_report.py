@@ -41,7 +41,7 @@ TOPIC = {
 }
 BAG = {
     "bag": "drive<b>",
-    "sha256": "00ff",
+    "xxh128": "00ff",
     "seconds": 60.0,
     "ticks": 600,
     "transitions": 450,

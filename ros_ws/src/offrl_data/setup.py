@@ -25,6 +25,7 @@ setup(
         "rich",
         "rosbags",
         "tyro",
+        "xxhash",
         "zstandard",
     ],
     extras_require={"formats": ["pyarrow"]},

@@ -97,8 +97,16 @@ def _rows(buffer: Bytes, starts: Starts, width: int) -> Bytes:
         shape = (len(starts), width)
         if first >= 0 and int(starts[-1]) + width <= len(buffer):
             return np.ndarray(shape, np.uint8, buffer, first, (step, 1))
-    windows: Bytes = np.ndarray((len(buffer) - width + 1, width), np.uint8, buffer, strides=(1, 1))
-    return windows[starts]
+    return gathered(buffer, starts, width)
+
+
+def gathered(buffer: Bytes, starts: Starts, width: int) -> Bytes:
+    """Return a copy of `width` bytes from each start (n, width), all of them inside the buffer."""
+    if not width:
+        return np.empty((len(starts), 0), np.uint8)
+    # one item per row: numpy copies an item at once, a row of items item by item
+    items = np.ndarray(len(buffer) - width + 1, f"V{width}", buffer, strides=(1,))  # all overlap
+    return items[starts].view(np.uint8).reshape(len(starts), width)
 
 
 def _merged(pieces: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:

@@ -31,6 +31,7 @@ _HEADER = "std_msgs/msg/Header"
 _QUATERNION = "geometry_msgs/msg/Quaternion"
 _POSE = "geometry_msgs/msg/Pose"
 _LASER_SCAN = "sensor_msgs/msg/LaserScan"
+_RANGE_LIMITS = ("range_min", "range_max")
 _NAMES = "name"
 _FRAME_ID = "header.frame_id"
 _QUATERNION_PARTS = ("x", "y", "z", "w")
@@ -164,11 +165,12 @@ class TermReader:
 
         Below range_min is no reading, above range_max no return.
         """
-        least, most = (columns[name][:, None] for name in ("range_min", "range_max"))
-        near = seen < least.astype(seen.dtype)  # the message has all of them in single precision
-        far = seen > most.astype(seen.dtype)
-        if not near.any() and not far.any():
+        # in single precision, as the message has all of them
+        least, most = (columns[name][:, None].astype(seen.dtype) for name in _RANGE_LIMITS)
+        lowest, highest = seen.min(2, initial=np.inf), seen.max(2, initial=-np.inf)  # NaN if any is
+        if (lowest >= least[..., 0]).all() and (highest <= most[..., 0]).all():
             return seen, 0
+        near, far = seen < least, seen > most
         outside = int(np.count_nonzero((near | far) & np.isfinite(seen)))
         return np.where(near, np.nan, np.where(far, np.inf, seen)), outside
 
@@ -211,7 +213,7 @@ class TermReader:
             return tuple(f"{path}.{part}" for path in term.field for part in _QUATERNION_PARTS)
         if self.framed:
             return tuple(f"{term.field[0]}.{part}" for part in _POSE_PARTS)
-        return (*term.field, "range_min", "range_max") if self._laser else term.field
+        return (*term.field, *_RANGE_LIMITS) if self._laser else term.field
 
     def _check_lengths(self, term: Term, fields: list[Array], names: Sequence[str]) -> None:
         expected = term.size or (len(names) if term.select else fields[0].shape[1])

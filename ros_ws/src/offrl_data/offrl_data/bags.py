@@ -5,11 +5,11 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import xxhash
 import yaml
 import zstandard
 from offrl_contract import InputError
@@ -169,8 +169,8 @@ class Bag(AbstractContextManager["Bag"]):
         return counts
 
     def digest(self) -> str:
-        """Return the SHA-256 of the storage files."""
-        content = sha256()
+        """Return the XXH3 of the storage files (32 hex digits), as `xxh128sum` prints it."""
+        content = xxhash.xxh3_128()
         buffer = memoryview(bytearray(1 << 20))
         for file in self.files:
             with file.open("rb", buffering=0) as stream:

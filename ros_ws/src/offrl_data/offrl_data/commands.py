@@ -10,6 +10,7 @@ import tyro
 from numpy.typing import NDArray
 from offrl_contract import InputError, load_robot
 from offrl_contract.definitions import DEFAULT_DISTRO
+from offrl_contract.memory import keep_freed_memory
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -52,6 +53,7 @@ def convert(argv: list[str]) -> None:
     robot = load_robot(config.robot)
     definitions = MessageDefinitions(config.distro, config.msgs)
     bags = find_bags(list(config.bags))
+    keep_freed_memory()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
     with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
         task = progress.add_task(f"{len(bags)} bags", total=float(len(bags)))

@@ -33,7 +33,8 @@ class BagReport:
     """What became of one bag."""
 
     bag: str
-    sha256: str
+    xxh128: str
+    """Identity of its storage files (`Bag.digest`)."""
     seconds: float
     ticks: int
     transitions: int
@@ -183,7 +184,7 @@ def _convert_bag(
     stamps = decoded.stamps
     report = BagReport(
         bag=bag.name,
-        sha256=bag.digest(),
+        xxh128=bag.digest(),
         seconds=float(stamps[-1] - stamps[0]) / 1e9 if len(stamps) else 0.0,
         ticks=len(ticks.times) + ticks.paused,
         transitions=writer.transitions,

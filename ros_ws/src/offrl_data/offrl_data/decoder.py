@@ -54,7 +54,10 @@ class Decoder:
             stamps[whole] = _nanoseconds(words, "<u4")
             return stamps
         little = (heads[:, 1] & 1).astype(np.bool_)
-        stamps[whole] = np.where(little, _nanoseconds(words, "<i4"), _nanoseconds(words, ">i4"))
+        found = _nanoseconds(words, "<i4")
+        if not little.all():
+            found = np.where(little, found, _nanoseconds(words, ">i4"))
+        stamps[whole] = found
         return stamps
 
     def decode(self, batch: Batch) -> tuple[dict[str, Floats], dict[str, Names]]:

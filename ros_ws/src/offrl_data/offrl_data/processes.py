@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from offrl_contract import InputError
+from offrl_contract.memory import keep_freed_memory
 
 Result = TypeVar("Result")
 
@@ -46,6 +47,7 @@ def in_processes(
 def _start_worker(parent: int) -> None:
     """Leave Ctrl-C to the parent, and end when it has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
 
     def watch() -> None:
         while os.getppid() == parent:

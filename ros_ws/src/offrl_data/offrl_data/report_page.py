@@ -265,11 +265,11 @@ def _episodes(dataset: Dataset) -> Section:
 def _origin(dataset: Dataset, entries: Sequence[BagEntry]) -> Section:
     """Return where the dataset is from: digests, bag hashes, robot file."""
     lines = [("dataset digest", dataset.digest), ("robot file digest", dataset.robot.digest())]
-    lines += [(str(entry["bag"]), str(entry["sha256"])) for entry in entries]
+    lines += [(str(entry["bag"]), str(entry["xxh128"])) for entry in entries]
     lines += [
         (f"images/{name}", "×".join(map(str, shape))) for name, shape in dataset.images.items()
     ]
-    listed = panel(table(("what", "identity (of bags: sha256)"), lines, numeric=()), "scroll long")
+    listed = panel(table(("what", "identity (of bags: xxh128)"), lines, numeric=()), "scroll long")
     robot = panel(f"<pre><code>{escape(dataset.robot.to_yaml())}</code></pre>", "scroll")
     content = f'<div class="two">{listed}{robot}</div>'
     return "Origin", "What this dataset was made from, and its robot file.", content

@@ -28,7 +28,7 @@ MAX_CLOCK_OFFSET = 1.0
 """A header or publish clock further from the receive clock than this is refused [s]."""
 ODOMETRY = "nav_msgs/msg/Odometry"
 _BLOCKS_WAITING = 64
-_DECODED_AT_ONCE = 1 << 21  # [bytes]
+_DECODED_AT_ONCE = 1 << 20  # [bytes]
 EPISODE = "episode_"
 """Begin of the names of the series that say where an episode is."""
 PATH = "odometry_path"

@@ -1,7 +1,7 @@
 """What every storage file gives: its channels, and their messages in blocks.
 
-What cannot be read
-is counted and put into words; only a file of which nothing can be read raises an error.
+What cannot be read is counted and put into words; only a file of which nothing can be read raises
+an error.
 """
 
 from abc import ABC, abstractmethod
@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from offrl_contract.field_plan import gathered
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -125,6 +126,8 @@ class Listed(Block):
 
 def join(batches: Sequence[Batch]) -> Batch:
     """Lay packed batches one after another."""
+    if len(batches) == 1:
+        return batches[0]
     buffer = np.concatenate([batch.buffer for batch in batches])
     sizes = np.concatenate([batch.sizes for batch in batches])
     return Batch(buffer, np.cumsum(sizes) - sizes, sizes)
@@ -136,9 +139,7 @@ def rows_at(buffer: Bytes, starts: Ints, width: int) -> Bytes:
         raise ValueError(f"{width} bytes wanted of {len(buffer)}")
     if len(starts) and not 0 <= starts.min() <= starts.max() <= len(buffer) - width:
         raise ValueError(f"{width} bytes from {starts.max()} on lie outside of {len(buffer)}")
-    shape = (len(buffer) - width + 1, width)
-    windows: Bytes = np.ndarray(shape, np.uint8, buffer, strides=(1, 1))  # all overlap
-    return windows[starts]
+    return gathered(buffer, starts, width)
 
 
 Blocks = Iterator[tuple[int, Block]]

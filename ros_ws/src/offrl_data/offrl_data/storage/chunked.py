@@ -20,7 +20,7 @@ from offrl_data.storage.compression import DamagedError, Packed, decompress_into
 
 BROKEN = (struct.error, IndexError, ValueError, KeyError, UnicodeDecodeError, OverflowError)
 """What parsing damaged bytes may raise."""
-_READ_TOGETHER = 1 << 22  # [bytes], decompressed
+_READ_TOGETHER = 1 << 23  # [bytes], decompressed
 
 
 class Chunk(Protocol):
