@@ -172,14 +172,14 @@ def run(config: Config, task: Task, algorithm: str, library: str, seed: int) -> 
         update(sampler.sample(config.batch))
     seconds = time.process_time() - begun
     policy = peer.act if peer else trainer.algorithm.policy
-    returns = task.drive(_in_si(policy, normaliser))
+    returns = task.drive(in_si(policy, normaliser))
     line = {"returns": [round(value, 3) for value in returns], "score": task.normalised(returns)}
     if peer and algorithm in RANDOM:
-        line["as shipped"] = task.normalised(task.drive(_in_si(peer.act_as_shipped, normaliser)))
+        line["as shipped"] = task.normalised(task.drive(in_si(peer.act_as_shipped, normaliser)))
     return line | {"training_cpu_seconds": round(seconds, 1)}
 
 
-def _in_si(policy: Callable[[Tensor], Tensor], normaliser: Any) -> Act:
+def in_si(policy: Callable[[Tensor], Tensor], normaliser: Any) -> Act:
     """Return a policy from SI units to SI units, for either library."""
 
     @torch.no_grad()
