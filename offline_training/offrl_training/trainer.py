@@ -65,7 +65,7 @@ class Trainer:
     def advance(self) -> None:
         """Take one training step."""
         batch = self.sampler.sample(self.training.batch)
-        with self._precision():
+        with self.precision():
             self.metrics |= self.algorithm.update(batch)
             self.step += 1
             if self.step % self.gate_critics.interval == 0:
@@ -86,8 +86,8 @@ class Trainer:
         self.restore(before)
         return interval(of_gate.get_total_flops(), of_steps.get_total_flops() / _TRIAL)
 
-    def _precision(self) -> torch.autocast:
-        """Casts are not cached: within a step, parameters change."""
+    def precision(self) -> torch.autocast:
+        """Return the context of an update. Casts are not cached: within a step, parameters change."""
         half = self.training.precision == "bf16"
         device = self.training.device
         return torch.autocast(device, torch.bfloat16, enabled=half, cache_enabled=False)
