@@ -1,9 +1,10 @@
 """Several seeds trained as one program: an algorithm's `update`, as it is, under torch.vmap.
 
-Each seed remains a Trainer of its own, with its own split, normalisation and random numbers, but its
-parameters and optimiser states become slices of tensors that hold those of all. A step maps `update`
-over these; the gradients of independent seeds are those of the sum of their losses, and Adam works
-entry by entry. So a seed takes the steps that it takes alone, up to rounding in matrix products.
+Each seed remains a Trainer of its own, with its own split, normalisation and random numbers, but
+its parameters and optimiser states become slices of tensors that hold those of all. A step maps
+`update` over these; the gradients of independent seeds are those of the sum of their losses, and
+Adam works entry by entry. So a seed takes the steps that it takes alone, up to rounding in matrix
+products.
 """
 
 import copy
@@ -227,5 +228,5 @@ class _Outside(torch.autograd.Function):
 
 
 def _outside(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    outcome: Tensor = _Outside.apply(function, *tensors)
+    outcome: Tensor = _Outside.apply(function, *tensors)  # type: ignore[no-untyped-call]
     return outcome
