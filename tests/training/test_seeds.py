@@ -19,7 +19,7 @@ from offrl_training.trainer import Trainer
 from .conftest import drive
 from .test_algorithms import differing
 from .test_train_cli import SMALL, refused, rows, stop_at_checkpoint, train, unequal
-from .test_trainer import trainer
+from .test_trainer import NoWaiting, trainer
 
 SEEDS = (3, 4)
 STEPS = 8
@@ -51,7 +51,8 @@ def test_each_seed_is_as_alone(name: str, uneven: Dataset) -> None:
     alone, together = trainers(name, uneven), trainers(name, uneven)
     batch = SeedBatch(together)
     for _ in range(STEPS):
-        batch.advance()
+        with NoWaiting():
+            batch.advance()
         for single in alone:
             single.advance()
     for single, part in zip(alone, together, strict=True):
