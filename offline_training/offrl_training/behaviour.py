@@ -16,7 +16,7 @@ _LATENT_LIMIT = 0.5
 
 
 class VAE(nn.Module):
-    """Conditional VAE of the data's actions, with 2 a latents (BCQ, arXiv 1812.02900, section 4.2).
+    """Conditional VAE of the data's actions, with 2 a latents (BCQ, arXiv 1812.02900).
 
     What it decodes is not squashed yet: an action is the tanh of it.
     """
