@@ -57,8 +57,8 @@ class TrainCommand(Generic[C]):
     """Send settings and metrics to Weights & Biases or MLflow, too."""
     seeds: PositiveInt | None = None
     """Train so many seeds, from --seed on, as one batched program, into a run folder each:
-    OUT/seed_0, OUT/seed_1, and so on. For small networks or a GPU; `offrl sweep` trains seeds in
-    separate processes, on all cores."""
+    OUT/seed_0, OUT/seed_1, and so on. Faster for many seeds of small networks; `offrl sweep`
+    trains each seed in a process of its own, on all cores."""
 
 
 def train(argv: list[str]) -> None:

@@ -30,8 +30,8 @@ _ELSEWHERE = "its run is not in --out here: the machines of the cluster must sha
 class SweepCommand:
     """Train many policies on a dataset: algorithms, options and seeds, on Ray.
 
-    Each trial has a process of its own. Seeds of one setting with small networks, or on a GPU, are
-    trained faster in one program: `offrl train --seeds`.
+    Each trial has a process of its own. Many seeds of one setting with small networks are trained
+    faster in one program: `offrl train --seeds`.
     """
 
     dataset: Annotated[Path, tyro.conf.Positional]
