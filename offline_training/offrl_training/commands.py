@@ -107,7 +107,9 @@ def _open(
     members, config = open_seeds(
         command.out, name, settings, *source, command.seeds, command.resume
     )
-    return members, SeedBatch([trainer for trainer, _ in members]).advance, config
+    trainers = [trainer for trainer, _ in members]
+    together = SeedBatch(trainers) if len(trainers) > 1 else trainers[0]
+    return members, together.advance, config
 
 
 def _help() -> str:

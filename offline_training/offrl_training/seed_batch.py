@@ -95,7 +95,7 @@ def _stack(tensors: Sequence[Tensor]) -> Tensor:
     row refers to.
     """
     sizes = torch.tensor([tensor.shape for tensor in tensors])
-    missing = (sizes.amax(0) - sizes).tolist() if sizes.numel() else [[]] * len(tensors)
+    missing = (sizes.amax(0) - sizes).tolist()
     padding = [[pad for count in reversed(own) for pad in (0, count)] for own in missing]
     whole = torch.stack([F.pad(t.detach(), p) for t, p in zip(tensors, padding, strict=True)])
     if not any(map(any, padding)):

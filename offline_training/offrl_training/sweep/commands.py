@@ -120,6 +120,6 @@ def _write(
     page = command.out / "sweep.html"
     title = f"{command.sweep.name} on {command.dataset.name}"
     write_whole(sweep_page(title, results, origin), page)
-    states = [outcome.state for outcome in outcomes.values()]
+    states = [outcomes[trial.name].state for trial in trials]
     counts = (f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     print(f"{', '.join(counts)}: {command.out / 'sweep.csv'}, {page}")
