@@ -60,16 +60,14 @@ class Config:
     """Internal: train an algorithm on a dataset in this process; a limit of 0 is none."""
 
 
-def write(path: Path, config: Config, robot: Robot) -> int:
-    """Write noise of the wanted size; return its rows."""
+def write_noise(path: Path, rows: int, episode: int, robot: Robot) -> int:
+    """Write so many rows of noise or a few more, in episodes of equal length; return how many."""
     random = np.random.default_rng(0)
-    columns = 2 * robot.observation_size + robot.action_size + 3
-    rows = config.times * config.limit * 1_000_000 // (4 * columns)
     with DatasetWriter(path, robot) as writer:
         while writer.transitions < rows:
-            observations = random.normal(size=(config.episode + 1, robot.observation_size))
-            actions = random.uniform(-1.0, 1.0, (config.episode, robot.action_size))
-            rewards = random.normal(size=config.episode)
+            observations = random.normal(size=(episode + 1, robot.observation_size))
+            actions = random.uniform(-1.0, 1.0, (episode, robot.action_size))
+            rewards = random.normal(size=episode)
             parts = (values.astype(np.float32) for values in (observations, actions, rewards))
             writer.append(Episode(*parts, terminal=False, source=""))
         writer.finish({})
@@ -112,7 +110,9 @@ def main(config: Config) -> None:
     robot = robot_from_yaml(ROBOT, "bench.yaml")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.h5"
-        rows = write(path, config, robot)
+        columns = 2 * robot.observation_size + robot.action_size + 3
+        wanted = config.times * config.limit * 1_000_000 // (4 * columns)
+        rows = write_noise(path, wanted, config.episode, robot)
         figures: dict[str, Any] = {"limit [MB]": config.limit, "rows": rows}
         figures["rows in memory"] = capacity(read_dataset(path, config.limit), config.limit)
         for name in ALGORITHMS:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from offrl_data.dataset import load_dataset
+from offrl_data.dataset import open_dataset
 from offrl_training.run import load_run
 
 from offrl_export.policy import export_policy
@@ -23,13 +23,17 @@ class ExportConfig:
     """Policy file to write."""
     alpha: float = 0.05
     """Share of normal episodes that the gate may stop, at most."""
+    msgs: Path | None = None
+    """Folder with the .msg files of types that the dataset has no definition of. One that was
+    converted from bags has all of them."""
 
 
 def export(argv: list[str]) -> None:
     """Run `offrl export`. Raises InputError."""
     config = tyro.cli(ExportConfig, prog="offrl export", args=argv)
     run = load_run(config.run)
-    report = export_policy(run, load_dataset(config.data), config.out, config.alpha, print)
+    dataset = open_dataset(config.data)
+    report = export_policy(run, dataset, config.out, config.alpha, config.msgs, print)
     print(
         f"{report.path}: {run.algorithm_name} at step {run.step}\n"
         f"  parity: ONNX and torch differ by at most {report.parity:.2g} of the action range "

@@ -28,7 +28,7 @@ class PolicyGraph(nn.Module):
     prototypes: Tensor
 
     def __init__(self, run: TrainedRun, states: NDArray[np.float32]) -> None:
-        """Take the networks of a run, and as prototypes up to MAX_PROTOTYPES of `states` (n, o)."""
+        """Take the networks of a run, and states (n, o), MAX_PROTOTYPES at most, as prototypes."""
         super().__init__()
         # Two candidates may be so near in Q that single precision decides between them by chance:
         # another runtime, or the robot's processor, would choose the other.
@@ -37,9 +37,7 @@ class PolicyGraph(nn.Module):
         self.critics = run.gate_critics
         self.register_buffer("mean", run.algorithm.normaliser.observation_mean.clone())
         self.register_buffer("std", run.algorithm.normaliser.observation_std.clone())
-        chosen = np.linspace(0, len(states) - 1, min(len(states), MAX_PROTOTYPES)).round()
-        kept = torch.from_numpy(states[chosen.astype(np.int64)])
-        self.register_buffer("prototypes", (kept - self.mean) / self.std)
+        self.register_buffer("prototypes", (torch.from_numpy(states) - self.mean) / self.std)
 
     def act(self, observation: Tensor) -> Tensor:
         """Return the action (B, a)."""

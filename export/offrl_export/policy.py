@@ -11,14 +11,24 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from offrl_contract import InputError, __version__
+from offrl_contract import InputError, Robot, __version__
+from offrl_contract.definitions import (
+    DEFAULT_DISTRO,
+    add_folder,
+    definition_hashes,
+    definition_texts,
+    distro_definitions,
+    missing_types,
+)
 from offrl_contract.robot_file import require_same
-from offrl_data.dataset import Dataset
+from offrl_data.columns import Column, pieces
+from offrl_data.dataset import AnyDataset
 from offrl_policy.policy_file import FORMAT, GOLDEN_TOLERANCE, Policy, seal
 from offrl_training.run import TrainedRun
+from offrl_training.transitions import spread_rows
 
 from offrl_export.calibration import calibrate
-from offrl_export.graph import SCORES, PolicyGraph, write_graph
+from offrl_export.graph import MAX_PROTOTYPES, SCORES, PolicyGraph, write_graph
 
 GOLDEN_VECTORS = 16
 REFERENCE_SHARE = 5
@@ -42,19 +52,28 @@ class ExportReport:
 
 
 def export_policy(
-    run: TrainedRun, dataset: Dataset, out: Path, alpha: float, say: Callable[[str], None]
+    run: TrainedRun,
+    dataset: AnyDataset,
+    out: Path,
+    alpha: float,
+    msgs: Path | None,
+    say: Callable[[str], None],
 ) -> ExportReport:
-    """Write the policy file of a run. Raises InputError; then nothing is left under `out`."""
+    """Write the policy file of a run. Raises InputError; then nothing is left under `out`.
+
+    `msgs` is a folder with the .msg files of types that the dataset has no definition of.
+    """
     require_same(dataset.robot, run.robot, "the dataset", "the run")
     if dataset.digest != run.dataset_digest:
         raise InputError(
             f"the run was trained on another dataset ({run.dataset_digest}) than this one "
             f"({dataset.digest})"
         )
+    definitions = _definitions(run.robot, dataset, msgs, say)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        report = _write(run, dataset, beside, alpha, say)
+        report = _write(run, dataset, definitions, beside, alpha, say)
         with beside.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(beside, out)
@@ -73,32 +92,64 @@ def export_policy(
     )
 
 
+def _definitions(
+    robot: Robot, dataset: AnyDataset, msgs: Path | None, say: Callable[[str], None]
+) -> dict[str, str]:
+    """Return the properties that hold the text and the hash of each message type.
+
+    A dataset that is not from bags may lack them. Raises InputError where nobody has them.
+    """
+    texts, hashes = (dataset.metadata.get(key, {}) for key in ("definitions", "definition_hashes"))
+    lacking = sorted(set(robot.topics(signals=False).values()) - texts.keys())
+    if lacking:
+        store = distro_definitions()
+        if msgs is not None:
+            add_folder(store, msgs)
+        unknown = sorted(set().union(*(missing_types(store, name) for name in lacking)))
+        if unknown:
+            raise InputError(
+                f"the dataset has no definition of {', '.join(unknown)}. "
+                "Give one by --msgs DIR with its .msg file."
+            )
+        say(
+            f"{', '.join(lacking)}: defined as in ROS 2 {DEFAULT_DISTRO}{' or --msgs' * bool(msgs)}"
+        )
+        texts = texts | definition_texts(store, lacking)
+        hashes = hashes | definition_hashes(store, lacking)
+    return {"definitions": json.dumps(texts), "definition_hashes": json.dumps(hashes)}
+
+
 def _write(
-    run: TrainedRun, dataset: Dataset, path: Path, alpha: float, say: Callable[[str], None]
+    run: TrainedRun,
+    dataset: AnyDataset,
+    definitions: dict[str, str],
+    path: Path,
+    alpha: float,
+    say: Callable[[str], None],
 ) -> float:
     """Write a checked policy file; return the parity."""
     reference, prototypes = _split(run)
-    graph = PolicyGraph(run, dataset.observations[dataset.rows_of(prototypes)])
+    states = _at(dataset.observations, spread_rows(dataset, prototypes, MAX_PROTOTYPES))
+    graph = PolicyGraph(run, states)
     model = write_graph(graph, run.robot.observation_size, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     parity = check_parity(graph, session, dataset.observations, run.robot.limits)
 
     def scores(episodes: NDArray[np.int64]) -> list[Array]:
-        return [_scores(session, dataset.episode(int(e)).observations) for e in episodes]
+        return [_scores(session, _observations(dataset, int(e))) for e in episodes]
 
     gate = calibrate(
         scores(reference), scores(run.held_out_episodes), SCORES, alpha, run.robot.rate, say
     )
     rows = np.linspace(0, len(dataset) - 1, GOLDEN_VECTORS).round().astype(np.int64)
-    golden = dataset.observations[rows]
+    golden = _at(dataset.observations, rows)
     with torch.no_grad():
         actions = graph(torch.from_numpy(golden))[0].numpy()
     properties = {
         "format": FORMAT,
         "robot": run.robot.to_yaml(),
         "robot_digest": run.robot.digest(),
-        "definitions": json.dumps(dataset.metadata["definitions"]),
-        "definition_hashes": json.dumps(dataset.metadata["definition_hashes"]),
+        **definitions,
         "gate": gate.model_dump_json(),
         "golden": json.dumps({"observations": golden.tolist(), "actions": actions.tolist()}),
         "algorithm": run.algorithm_name,
@@ -116,15 +167,14 @@ def _write(
 def check_parity(
     graph: PolicyGraph,
     session: onnxruntime.InferenceSession,
-    observations: NDArray[np.float32],
+    observations: Column,
     limits: tuple[tuple[float, float], ...],
 ) -> float:
     """Return the largest action difference over the range. Raises InputError above tolerance."""
     low, high = np.array(limits, np.float64).T
     worst = 0.0
     with torch.no_grad():
-        for start in range(0, len(observations), 256):
-            batch = observations[start : start + 256]
+        for batch in pieces(observations):
             expected = graph.act(torch.from_numpy(batch)).numpy()
             found = np.array(
                 [session.run(["action"], {"observation": o[None]})[0][0] for o in batch]
@@ -146,6 +196,18 @@ def _split(run: TrainedRun) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return episodes, episodes
     reference = np.arange(len(episodes)) % REFERENCE_SHARE == 0
     return episodes[reference], episodes[~reference]
+
+
+def _at(column: Column, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return some rows (n, ...)."""
+    return np.concatenate([column[row : row + 1] for row in rows.tolist()])
+
+
+def _observations(dataset: AnyDataset, episode: int) -> NDArray[np.float32]:
+    """Return the observations (L + 1, o) of an episode, the final one included."""
+    start, length = dataset.starts[episode], dataset.lengths[episode]
+    last = dataset.final_observations[episode : episode + 1]
+    return np.concatenate([dataset.observations[start : start + length], last])
 
 
 def _scores(session: onnxruntime.InferenceSession, observations: NDArray[np.float32]) -> Array:

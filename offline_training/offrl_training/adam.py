@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _BETAS = (0.9, 0.999)
 _EPS = 1e-8
@@ -17,7 +17,7 @@ class Adam(torch.optim.Optimizer):
     For networks of this size on a CPU, that costs several times what the kernel does.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> None:
+    def __init__(self, parameters: Iterable[Tensor], learning_rate: float) -> None:
         """Take parameters of one device and a step size, `param_groups[0]["lr"]`."""
         super().__init__(parameters, {"lr": learning_rate})
         self.parameters: list[Tensor] = self.param_groups[0]["params"]

@@ -16,7 +16,7 @@ _LATENT_LIMIT = 0.5
 
 
 class VAE(nn.Module):
-    """Conditional VAE of the data's actions, with 2 a latents (BCQ, arXiv 1812.02900, section 4.2).
+    """Conditional VAE of the data's actions, with 2 a latents (BCQ, arXiv 1812.02900).
 
     What it decodes is not squashed yet: an action is the tanh of it.
     """
@@ -68,7 +68,7 @@ def vae_loss(action: Tensor, data_action: Tensor, mean: Tensor, log_std: Tensor)
 def clipped_latents(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Draw latents from N(0, 1) clipped to +-0.5, the densest part of the prior (BCQ's code)."""
     latents = torch.randn(tuple(shape), generator=generator, device=generator.device)
-    return latents.clamp_(-_LATENT_LIMIT, _LATENT_LIMIT)
+    return latents.clamp(-_LATENT_LIMIT, _LATENT_LIMIT)
 
 
 def squared_mmd(x: Tensor, y: Tensor, kernel: Kernel, sigma: float) -> Tensor:

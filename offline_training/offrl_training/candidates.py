@@ -13,7 +13,7 @@ def candidate_values(q: Critic, observation: Tensor, actions: Tensor) -> Tensor:
 
 
 def soft_clipped_value(q: Tensor, lam: float) -> Tensor:
-    """Return max_a [lambda min_k Q_k + (1 - lambda) max_k Q_k] (B,) of Q (K, B, n) (eq. 13)."""
+    """Return max_a [lambda min_k Q_k + (1 - lambda) max_k Q_k] (B,) of Q (K, B, n)."""
     return (lam * q.amin(0) + (1.0 - lam) * q.amax(0)).amax(-1)
 
 

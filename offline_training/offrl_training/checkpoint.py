@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from offrl_contract import InputError
+from torch.utils._pytree import tree_map_only
 
 from offrl_training.files import write_atomically
 
@@ -29,6 +30,8 @@ def steps_of(run: Path) -> list[int]:
 def save(run: Path, step: int, state: dict[str, Any]) -> None:
     """Write a checkpoint, then remove the oldest beyond the last three."""
     buffer = io.BytesIO()
+    # A slice of a larger tensor would be saved with all of it.
+    state = tree_map_only(torch.Tensor, torch.clone, state)
     torch.save({"format": FORMAT, "step": step, **state}, buffer)
     path = path_of(run, step)
     path.parent.mkdir(exist_ok=True)

@@ -90,8 +90,7 @@ class TrainedRun:
 def create_run(run: Path, config: RunConfig, robot: Robot) -> None:
     """Make the folder of a new run, whole. Raises InputError where it holds something already."""
     run = run.resolve()
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise InputError(f"{run}: exists and is not empty. Use --resume to continue a run.")
+    require_free(run)
     try:
         beside = run.with_name(f".{run.name}.tmp")
         beside.mkdir(parents=True, exist_ok=True)
@@ -101,6 +100,12 @@ def create_run(run: Path, config: RunConfig, robot: Robot) -> None:
         os.replace(beside, run)
     except OSError as error:
         raise InputError(f"{run}: cannot be written: {error.strerror}") from error
+
+
+def require_free(run: Path) -> None:
+    """Raise InputError where a new run cannot have this folder."""
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise InputError(f"{run}: exists and is not empty. Use --resume to continue a run.")
 
 
 def open_run(
@@ -115,6 +120,21 @@ def open_run(
 
     Raises InputError; bad input leaves no folder behind.
     """
+    trainer, config = prepare_run(algorithm, settings, dataset, name)
+    if resume and (run / "config.yaml").exists():
+        resume_run(run, config, trainer)
+    else:
+        create_run(run, config, dataset.robot)
+    return trainer, config
+
+
+def prepare_run(
+    algorithm: str,
+    settings: tuple[AlgorithmConfig, TrainingConfig],
+    dataset: AnyDataset,
+    name: str,
+) -> tuple[Trainer, RunConfig]:
+    """Return step 0 of a run that has no folder yet. Raises InputError."""
     trainer = Trainer(algorithm, *settings, dataset)
     config = RunConfig(
         algorithm=algorithm,
@@ -125,24 +145,29 @@ def open_run(
         train_episodes=tuple(trainer.train_episodes.tolist()),
         held_out_episodes=tuple(trainer.held_out_episodes.tolist()),
     )
-    if resume and (run / "config.yaml").exists():
-        resume_run(run, config, trainer)
-    else:
-        create_run(run, config, dataset.robot)
     return trainer, config
 
 
 def resume_run(run: Path, config: RunConfig, trainer: Trainer) -> None:
     """Bring a trainer to the last checkpoint of its run. Raises InputError if it is another's."""
-    made = read_config(run)
-    difference = made.difference(config)
-    if difference:
-        raise InputError(f"{run}: cannot resume with other settings: {difference}")
+    require_made_from(run, config)
     steps = checkpoint.steps_of(run)
     if steps:
-        state = checkpoint.load(run, steps[-1])
-        with _fitting(checkpoint.path_of(run, steps[-1])):
-            trainer.restore(state)
+        restore_run(run, trainer, steps[-1])
+
+
+def require_made_from(run: Path, config: RunConfig) -> None:
+    """Raise InputError where the run in a folder was made from something else."""
+    difference = read_config(run).difference(config)
+    if difference:
+        raise InputError(f"{run}: cannot resume with other settings: {difference}")
+
+
+def restore_run(run: Path, trainer: Trainer, step: int) -> None:
+    """Bring a trainer to a checkpoint of its run. Raises InputError where it cannot be used."""
+    state = checkpoint.load(run, step)
+    with _fitting(checkpoint.path_of(run, step)):
+        trainer.restore(state)
 
 
 def read_config(run: Path) -> RunConfig:

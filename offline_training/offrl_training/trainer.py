@@ -3,7 +3,8 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Trainer:
     def advance(self) -> None:
         """Take one training step."""
         batch = self.sampler.sample(self.training.batch)
-        with self._precision():
+        with self.precision():
             self.metrics |= self.algorithm.update(batch)
             self.step += 1
             if self.step % self.gate_critics.interval == 0:
@@ -86,8 +87,8 @@ class Trainer:
         self.restore(before)
         return interval(of_gate.get_total_flops(), of_steps.get_total_flops() / _TRIAL)
 
-    def _precision(self) -> torch.autocast:
-        """Casts are not cached: within a step, parameters change."""
+    def precision(self) -> torch.autocast:
+        """Return the context of an update; casts are not cached, as a step changes parameters."""
         half = self.training.precision == "bf16"
         device = self.training.device
         return torch.autocast(device, torch.bfloat16, enabled=half, cache_enabled=False)
@@ -171,33 +172,54 @@ def fit(
 
     Raises InputError where training diverges; no checkpoint holds a policy that is not finite.
     """
-    training = trainer.training
-    with MetricsLog(run, trainer.step) as log:
-        started, first = time.perf_counter(), trainer.step
+    fit_together([(trainer, run)], trainer.advance, on_step, stop, on_log)
+
+
+def fit_together(
+    members: Sequence[tuple[Trainer, Path]],
+    advance: Callable[[], None],
+    on_step: Callable[[int], None],
+    stop: Callable[[], bool],
+    on_log: OnLog,
+) -> None:
+    """Do as `fit` with trainers at one step, each in a run folder, that `advance` takes on."""
+    trainer, _ = members[0]
+    training, started, first = trainer.training, time.perf_counter(), trainer.step
+    with ExitStack() as stack:
+        logs = [stack.enter_context(MetricsLog(run, first)) for _, run in members]
         while trainer.step < training.steps and not stop():
-            trainer.advance()
+            advance()
             step = trainer.step
             last = step == training.steps
             if step % training.log_every == 0 or last:
-                metrics = {name: float(value) for name, value in trainer.take_metrics().items()}
-                _check_finite(metrics, run, step)
                 rate = (step - first) / (time.perf_counter() - started)
-                metrics["steps_per_second"] = rate
-                log.write(step, metrics)
-                on_log(step, metrics)
+                for member, log in zip(members, logs, strict=True):
+                    on_log(step, _log(*member, log, rate))
             if step % training.checkpoint_every == 0 and not last:
-                _save(trainer, run, log)
+                _save(members, logs)
             on_step(step)
         if trainer.step > first:
-            _save(trainer, run, log)
+            _save(members, logs)
 
 
-def _save(trainer: Trainer, run: Path, log: MetricsLog) -> None:
-    parameters = trainer.algorithm.named_parameters()
-    sums = {name: float(value.detach().sum()) for name, value in parameters}
-    _check_finite(sums, run, trainer.step)
-    log.sync()
-    checkpoint.save(run, trainer.step, trainer.state())
+def _log(trainer: Trainer, run: Path, log: MetricsLog, steps_per_second: float) -> dict[str, float]:
+    """Write a row of metrics, and return it. Raises InputError where they are not finite."""
+    metrics = {name: float(value) for name, value in trainer.take_metrics().items()}
+    _check_finite(metrics, run, trainer.step)
+    metrics["steps_per_second"] = steps_per_second
+    log.write(trainer.step, metrics)
+    return metrics
+
+
+def _save(members: Sequence[tuple[Trainer, Path]], logs: Sequence[MetricsLog]) -> None:
+    """Write a checkpoint of every run, or of none where one has diverged."""
+    for trainer, run in members:
+        parameters = trainer.algorithm.named_parameters()
+        sums = {name: float(value.detach().sum()) for name, value in parameters}
+        _check_finite(sums, run, trainer.step)
+    for (trainer, run), log in zip(members, logs, strict=True):
+        log.sync()
+        checkpoint.save(run, trainer.step, trainer.state())
 
 
 def _check_finite(metrics: dict[str, float], run: Path, step: int) -> None:

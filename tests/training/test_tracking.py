@@ -6,6 +6,7 @@ import os
 import signal
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,9 +84,11 @@ def test_wandb(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     name = (out / "wandb.id").read_text()
     files = sorted(out.glob(f"wandb/offline-run-*-{name}/run-{name}.wandb"))
     assert files
-    assert wandb_history(files, "policy_loss") == [
-        (step, pytest.approx(value)) for step, value in logged(out, "policy_loss")
-    ]
+    expected = [(step, pytest.approx(value)) for step, value in logged(out, "policy_loss")]
+    deadline = time.monotonic() + 30.0  # offline, a process of W&B writes after the run has ended
+    while wandb_history(files, "policy_loss") != expected and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert wandb_history(files, "policy_loss") == expected
 
 
 def wandb_history(files: list[Path], name: str) -> list[tuple[int, float]]:
@@ -109,6 +112,8 @@ def leveldb_records(content: bytes) -> Iterator[bytes]:
     at, block, record = 7, 1 << 15, b""
     while at + 7 <= len(content):
         length, kind = struct.unpack_from("<HB", content, at + 4)
+        if at + 7 + length > len(content):  # not all of it is written yet
+            return
         record += content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):

@@ -1,6 +1,7 @@
 """Runs: resume to the last bit, logs, and what a later program reads."""
 
 import csv
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from offrl_training.logging import MetricsLog
 from offrl_training.run import RunConfig, create_run, load_run, resume_run
 from offrl_training.trainer import Trainer, fit
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from .conftest import small
@@ -264,6 +266,42 @@ def test_bf16_multiplies_in_half_the_digits_and_keeps_the_parameters(
     expected, found_loss = float(whole.metrics[loss]), float(half.metrics[loss])
     assert found_loss == pytest.approx(expected, rel=0.2, abs=0.1)
     assert found_loss != expected
+
+
+class NoWaiting(TorchDispatchMode):
+    """Raises where the host asks for a value, or for a size that depends on values."""
+
+    NAMES = ("_local_scalar_dense", "equal", "masked_select", "nonzero", "_unique2", "unique_dim")
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = function.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            isinstance(each, torch.Tensor) and each.dtype == torch.bool
+            for each in tree_leaves(args[1:2])
+        )
+        if name in self.NAMES or by_mask:
+            raise RuntimeError(f"the host waits for the device: {function}")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_step_does_not_wait_for_the_device(name: str, dataset: Dataset) -> None:
+    """On a GPU, one value that is asked for costs more than a step."""
+    made = trainer(name, dataset, steps=20)
+    made.gate_critics.interval = 2
+    for _ in range(2):  # in the warm start, and after it
+        with NoWaiting():
+            for _ in range(2):
+                made.advance()
+        made.algorithm.updates = 20
+
+
+@pytest.mark.parametrize("ask", [float, bool, torch.nonzero, lambda x: x[x > 0.0]])
+def test_a_step_that_waits_is_found(ask: Callable[[torch.Tensor], Any]) -> None:
+    with NoWaiting(), pytest.raises(RuntimeError, match="the host waits"):
+        ask(torch.ones(1))
 
 
 def test_gate_critics_learn_as_often_as_a_fifth_of_the_work_allows(dataset: Dataset) -> None:

@@ -25,7 +25,7 @@ class AWACConfig(CriticConfig):
     learning_rate: PositiveFloat = 3e-4
     """Adam step size of policy and critics."""
     temperature: PositiveFloat = 0.3333
-    """lambda of eq. 13 [units of Q]: less prefers the better actions more; 1.0 off MuJoCo."""
+    """lambda of the policy update [units of Q]: less prefers the better actions; 1.0 off MuJoCo."""
     max_weight: PositiveFloat = 100.0
     """Largest exp(A / lambda); in CORL, not in the paper."""
     samples: PositiveInt = 1
@@ -36,12 +36,12 @@ W = TypeVar("W", bound=AWACConfig)
 
 
 def exponential_weight(advantage: Tensor, temperature: float, max_weight: float) -> Tensor:
-    """Return exp(A / lambda) (eq. 13) up to its ceiling, (B,)."""
+    """Return exp(A / lambda) up to its ceiling, (B,)."""
     return (advantage / temperature).exp().clamp(max=max_weight)
 
 
 def weighted_cloning_loss(log_prob: Tensor, weight: Tensor) -> Tensor:
-    """Return -weight log pi(a|s) (eq. 13), averaged over (B,)."""
+    """Return -weight log pi(a|s), the policy update, averaged over (B,)."""
     return -(weight * log_prob).mean()
 
 

@@ -30,7 +30,7 @@ class BCQConfig(CriticConfig):
     learning_rate: PositiveFloat = 1e-3
     """Adam step size of all networks."""
     lam: float = Field(0.75, ge=0.0, le=1.0)
-    """lambda of eq. 13: weight of the smallest critic against the largest in the target."""
+    """lambda of clipped double Q-learning: weight of the smallest critic against the largest."""
     phi: NonNegativeFloat = 0.05
     """Largest perturbation of a proposed action, in half action ranges."""
     samples: PositiveInt = 10
@@ -40,7 +40,7 @@ class BCQConfig(CriticConfig):
 
 
 class Perturbation(nn.Module):
-    """xi_phi(s, a): the action, moved by at most phi (section 4.2)."""
+    """xi_phi(s, a): the action, moved by at most phi."""
 
     def __init__(
         self, dims: Dims, hidden: Sequence[int], phi: float, generator: torch.Generator
@@ -57,7 +57,7 @@ class Perturbation(nn.Module):
 
 
 class BCQPolicy(nn.Module):
-    """The best, by Q, of the perturbed actions of fixed latents (eq. 11)."""
+    """The best, by Q, of the perturbed actions of fixed latents."""
 
     latents: Tensor
     """(n, 2 a)"""
@@ -115,7 +115,7 @@ class BCQ(Algorithm[BCQConfig]):
         with torch.no_grad():
             proposed = policy.vae.sample(s, 1, self.generator).tanh()  # (B, 1, a)
         action = policy.perturbation(s, proposed).squeeze(1)
-        loss = -policy.q.first(s, action).mean()  # eq. 12
+        loss = -policy.q.first(s, action).mean()
         descend(self.perturbation_optimizer, loss)
         soft_update(self.q_target, policy.q, self.config.tau)
         soft_update(self.perturbation_target, policy.perturbation, self.config.tau)
@@ -125,7 +125,7 @@ class BCQ(Algorithm[BCQConfig]):
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
-        """Return r + gamma (1 - d) of the soft clipped value at s' (B,) (eq. 13)."""
+        """Return r + gamma (1 - d) of the soft clipped value at s' (B,)."""
         config, next_s = self.config, batch.next_observations
         proposed = self.policy.vae.sample(next_s, config.samples, self.generator).tanh()
         actions = self.perturbation_target(next_s, proposed)  # (B, n, a)

@@ -171,7 +171,7 @@ class BEAR(Algorithm[BEARConfig]):
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
-        """Return r + gamma (1 - d) of the soft clipped value at s' (B,) (BCQ's eq. 13)."""
+        """Return r + gamma (1 - d) of the soft clipped value at s' (B,), as BCQ's."""
         config, next_s = self.config, batch.next_observations
         actions = self.actor_target.at(next_s, self.draw(len(next_s), config.samples)).action
         next_value = soft_clipped_value(

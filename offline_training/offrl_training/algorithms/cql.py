@@ -28,7 +28,7 @@ class CQLConfig(SACConfig):
     policy_rate: PositiveFloat = 1e-4
     """Adam step size of the policy and of the entropy temperature."""
     weight: NonNegativeFloat = 5.0
-    """alpha of eq. 4: weight of the penalty."""
+    """alpha of CQL(H): weight of the penalty."""
     samples: PositiveInt = 10
     """Actions drawn per state from each of: uniform, pi(s), pi(s')."""
     temperature: PositiveFloat = 1.0
@@ -45,7 +45,7 @@ Q = TypeVar("Q", bound=CQLConfig)
 def conservative_penalty(
     q: Tensor, log_density: Tensor, q_data: Tensor, temperature: float
 ) -> Tensor:
-    """Return log sum_a exp Q(s, a) - Q(s, a_data) (eq. 4): mean over (B,), sum over critics.
+    """Return log sum_a exp Q(s, a) - Q(s, a_data), CQL(H): mean over (B,), sum over critics.
 
     q (K, B, n) at sampled actions, log_density (B, n) of these samples (appendix F: each counts
     by 1 / density), q_data (K, B). The constant -log n is left out, as in the authors' code.

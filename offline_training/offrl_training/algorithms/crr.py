@@ -19,9 +19,10 @@ class CRRConfig(AWACConfig):
     hidden: tuple[PositiveInt, ...] = Field((256, 256), min_length=1)
     """Width of each hidden layer, of policies and critics alike."""
     weighting: Literal["binary", "exponential"] = "binary"
-    """Weight of an action: 1 or 0 by the sign of its advantage (eq. 3), or exponential (eq. 4)."""
+    """Weight of an action: 1 or 0 by the sign of its advantage (CRR binary), or exponential (CRR
+    exp)."""
     temperature: PositiveFloat = 1.0
-    """beta of eq. 4 [units of Q]: less prefers the better actions more; for exponential alone."""
+    """beta of CRR exp [units of Q]: less prefers the better actions more; for exponential alone."""
     max_weight: PositiveFloat = 20.0
     """Largest exp(A / beta)."""
     samples: PositiveInt = 4
@@ -29,7 +30,7 @@ class CRRConfig(AWACConfig):
 
 
 def binary_weight(advantage: Tensor) -> Tensor:
-    """Return 1[A > 0] (eq. 3), (B,)."""
+    """Return 1[A > 0] (CRR binary), (B,)."""
     return (advantage > 0.0).float()
 
 

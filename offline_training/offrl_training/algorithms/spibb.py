@@ -182,7 +182,8 @@ class SPIBB(Algorithm[SPIBBConfig]):
         count = len(self.policy.actions)
         taken = self.policy.nearest(data.actions)
         counts = pseudo_counts(states, data.observations, taken, count, self.config.radius)
-        self.bootstrapped = (counts <= self.config.n_wedge)[place].view(2, -1, count)
+        bootstrapped = (counts <= self.config.n_wedge)[place].view(2, -1, count)
+        self.register_buffer("bootstrapped", bootstrapped, persistent=False)
 
     def update(self, batch: Batch) -> Metrics:
         """Update the clone of the driver, the critic, the policy, the target."""

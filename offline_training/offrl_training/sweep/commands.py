@@ -28,7 +28,11 @@ _ELSEWHERE = "its run is not in --out here: the machines of the cluster must sha
 
 @dataclass(frozen=True)
 class SweepCommand:
-    """Train many policies on a dataset: algorithms, options and seeds, on Ray."""
+    """Train many policies on a dataset: algorithms, options and seeds, on Ray.
+
+    Each trial has a process of its own. Many seeds of one setting with small networks are trained
+    faster in one program: `offrl train --seeds`.
+    """
 
     dataset: Annotated[Path, tyro.conf.Positional]
     """Dataset file (.h5)."""
@@ -116,6 +120,6 @@ def _write(
     page = command.out / "sweep.html"
     title = f"{command.sweep.name} on {command.dataset.name}"
     write_whole(sweep_page(title, results, origin), page)
-    states = [outcome.state for outcome in outcomes.values()]
+    states = [outcomes[trial.name].state for trial in trials]
     counts = (f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     print(f"{', '.join(counts)}: {command.out / 'sweep.csv'}, {page}")

@@ -134,6 +134,8 @@ class DatasetFile:
     """(E,) transitions of each episode."""
     final_observations: Column
     """(E, o) where the last transition of each episode led."""
+    metadata: Mapping[str, Any]
+    """Conversion report, definitions, versions."""
     digest: str
     """Identity of the content, the same as that of the dataset when loaded."""
 
@@ -170,6 +172,7 @@ def open_dataset(path: Path) -> DatasetFile:
             starts=starts,
             lengths=lengths,
             final_observations=final_observations,
+            metadata=_metadata(attributes),
             digest=content_digest((*columns.values(), starts, lengths, final_observations)),
         )
         _check(dataset, path)
@@ -195,13 +198,17 @@ def _attributes(file: h5py.File, path: Path) -> dict[str, Any]:
     return attributes
 
 
+def _metadata(attributes: Mapping[str, str]) -> dict[str, Any]:
+    known = ("format", "robot", "robot_digest", "offrl_version")
+    return {name: json.loads(value) for name, value in attributes.items() if name not in known}
+
+
 def _read(file: h5py.File, path: Path) -> Dataset:
     attributes = _attributes(file, path)
     columns = {name: file[name][()] for name in COLUMNS}
     starts, lengths = file["episodes/start"][()], file["episodes/length"][()]
     final_observations = file["episodes/final_observation"][()]
     images = file.get("images", {})
-    known = ("format", "robot", "robot_digest", "offrl_version")
     return Dataset(
         robot=robot_from_yaml(attributes["robot"], f"{path.name}: metadata/robot"),
         **columns,
@@ -212,7 +219,7 @@ def _read(file: h5py.File, path: Path) -> Dataset:
         final_observations=final_observations,
         path=file["path"][()] if "path" in file else None,
         images={name: images[name].shape[1:] for name in images},
-        metadata={name: json.loads(v) for name, v in attributes.items() if name not in known},
+        metadata=_metadata(attributes),
         digest=content_digest((*columns.values(), starts, lengths, final_observations)),
     )
 

@@ -1,0 +1,61 @@
+"""Export of a run whose dataset was not made from bags."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from offrl_contract import cli, robot_from_yaml
+from offrl_contract.definitions import from_texts
+from offrl_data.dataset import Episode
+from offrl_data.dataset_writer import DatasetWriter
+from offrl_policy.policy_file import Policy
+
+ROBOT = """
+robot: point
+rate: 5.0
+observation:
+  - {name: x, topic: /odom, type: %s, field: pose.pose.position.x}
+action:
+  - {name: cmd, topic: /cmd_vel, type: geometry_msgs/msg/Twist, field: linear.x, limits: [[-1, 1]], safe: [0.0]}
+reward: "x"
+"""  # noqa: E501
+
+
+def trained(folder: Path, kind: str) -> list[str]:
+    """Train on noise without any metadata; return the arguments of an export."""
+    data, run, random = folder / "data.h5", folder / "run", np.random.default_rng(0)
+    with DatasetWriter(data, robot_from_yaml(ROBOT % kind, "point.yaml")) as writer:
+        for _ in range(20):
+            states, actions = random.uniform(-1.0, 1.0, (2, 31, 1)).astype(np.float32)
+            writer.append(Episode(states, actions[1:], states[1:, 0], terminal=False, source=""))
+        writer.finish({})
+    training = ["bc", data, "--out", run, "--steps", 5, "--hidden", 8]
+    assert cli.run(["train", *map(str, training)]) == 0
+    exporting = [run, "--data", data, "--out", folder / "p.onnx", "--alpha", 0.25]
+    return ["export", *map(str, exporting)]
+
+
+def test_definitions_that_a_dataset_lacks_are_the_distributions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(trained(tmp_path, "nav_msgs/msg/Odometry")) == 0
+    said = "geometry_msgs/msg/Twist, nav_msgs/msg/Odometry: defined as in ROS 2 kilted\n"
+    assert said in capsys.readouterr().out
+    policy = Policy(tmp_path / "p.onnx")
+    known = from_texts(policy.definitions, "p.onnx")
+    assert {"nav_msgs/msg/Odometry", "geometry_msgs/msg/Twist"} <= known.fielddefs.keys()
+
+
+def test_a_type_that_nobody_defines_is_named_with_its_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = trained(tmp_path, "acme/msg/Place")
+    assert cli.run(arguments) == cli.EXIT_BAD_INPUT
+    said = capsys.readouterr().err
+    assert "no definition of acme/msg/Place. Give one by --msgs DIR" in said
+    assert not list(tmp_path.glob("*.onnx*"))
+    (tmp_path / "acme" / "msg").mkdir(parents=True)
+    text = "geometry_msgs/PoseWithCovariance pose\n"
+    (tmp_path / "acme" / "msg" / "Place.msg").write_text(text)
+    assert cli.run([*arguments, "--msgs", str(tmp_path)]) == 0
+    assert "acme/msg/Place" in Policy(tmp_path / "p.onnx").definitions
