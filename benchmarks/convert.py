@@ -58,7 +58,7 @@ class Config:
 
     megabytes: int = 200
     """Payload of the bag."""
-    repeats: int = 3
+    repeats: int = 6
     """Runs of each reader; the fastest counts."""
     laps: int = 10
     """How often the mcap log is repeated for the measurement of memory."""
@@ -221,7 +221,7 @@ def run(reader: str, path: Path, repeats: int) -> dict[str, float]:
         for _ in range(repeats)
     ]
     best: dict[str, float] = min(outputs, key=lambda output: output["seconds"])
-    return {name: round(value, 2) for name, value in best.items()}
+    return {name: round(value, 3) for name, value in best.items()}
 
 
 def main(config: Config) -> None:
@@ -236,7 +236,7 @@ def main(config: Config) -> None:
             found = {name: run(name, path, config.repeats) for name in readers}
             mine = found["ours"]["seconds"]
             figures[kind] = found | {
-                "over ours": {n: round(f["seconds"] / mine, 2) for n, f in found.items()}
+                "over ours": {n: round(f["seconds"] / mine, 3) for n, f in found.items()}
             }
             print(kind, json.dumps(figures[kind]), flush=True)
         repeat(Path(folder) / "log_mcap", Path(folder) / "long", config.laps)
