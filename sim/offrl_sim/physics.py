@@ -7,7 +7,7 @@ depends on its world and its commands alone, bit for bit.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,3 +154,25 @@ class Physics(ABC):
     def _shape(self, kind: str, **options: Any) -> int:
         shape: int = self._call("createCollisionShape", getattr(self._bullet, kind), **options)
         return shape
+
+
+class DrivingPhysics(Physics):
+    """A base on wheels, which takes a forward speed and something that makes it turn."""
+
+    acceleration: ClassVar[float] = math.inf
+    """What the driving motors allow [m/s^2]."""
+    wheelbase: ClassVar[float] = 0.0
+    """Distance between the axles of a car [m]; 0 where wheels turn the base by their speeds."""
+
+    @abstractmethod
+    def launch(self, speed: float, turn: float) -> None:
+        """Put the base on open ground at the origin, driving at a speed [m/s].
+
+        `turn` is what the motors hold: a turning rate [rad/s] or a steering angle [rad].
+        """
+
+    def _set_in_motion(self, speed: float, turning: float, wheels: dict[int, float]) -> None:
+        """Set speed [m/s] and yaw rate [rad/s] of the body, and the rate of each wheel [rad/s]."""
+        self._call("resetBaseVelocity", self._robot, (speed, 0.0, 0.0), (0.0, 0.0, turning))
+        for joint, rate in wheels.items():
+            self._call("resetJointState", self._robot, joint, 0.0, rate)

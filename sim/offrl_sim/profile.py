@@ -44,6 +44,9 @@ class Conditions:
     mass: float
     friction: float
     motor: float
+    speed_gain: float
+    steering_gain: float
+    speed_lag: float
 
 
 class SimProfile(Spec):
@@ -68,6 +71,12 @@ class SimProfile(Spec):
     """Coefficient of friction of the ground."""
     motor: Factor = (1.0, 1.0)
     """Factor of the driving motors' torque."""
+    speed_gain: Factor = (1.0, 1.0)
+    """Speed of the wheels per commanded speed."""
+    steering_gain: Factor = (1.0, 1.0)
+    """Steering angle, or turning rate of driven wheels, per commanded one."""
+    speed_lag: Delay = (0.0, 0.0)
+    """Time constant with which driven wheels follow, of first order [s]."""
 
     def draw(self, rng: np.random.Generator) -> Conditions:
         """Draw an episode's conditions."""

@@ -18,6 +18,7 @@ from offrl_contract.robot import Robot
 from offrl_sim.messages import Message
 from offrl_sim.physics import STEPS_PER_SECOND, Body, Physics
 from offrl_sim.profile import Conditions, SimProfile
+from offrl_sim.response import Response, Role
 
 Floats = NDArray[np.float64]
 
@@ -88,6 +89,8 @@ class Simulation(ABC):
     """Where commands are published."""
     command_fields: ClassVar[tuple[str, ...]]
     """Fields of a command's message, in the order of the action."""
+    roles: ClassVar[tuple[Role, ...]] = ()
+    """What each of them sets; none where the profile's gains and lag mean nothing."""
     sensors: tuple[Sensor, ...]
     """In the order in which they measure."""
     tick_latency: ClassVar[int]
@@ -105,7 +108,7 @@ class Simulation(ABC):
         self._physics = physics
         self._profile = profile
         self._low, self._high = np.array(robot.limits).T
-        self._reach = [rate / STEPS_PER_SECOND for rate in robot.max_rate]
+        self._response = Response(self.roles, robot.max_rate, robot.safe_action)
         self._safe = list(robot.safe_action)
         self._hold = min(term.hold for term in robot.action)
         self.disturbance: Disturbance | None = None
@@ -143,7 +146,8 @@ class Simulation(ABC):
         self.world = self._place(rng)
         self.start = self._now = start
         self._step = -1
-        self._wanted = self._heard = self._driven = self._safe
+        self._response.begin(self.conditions)
+        self._wanted = self._heard = self._safe
         self._wanted_at = self._heard_at = 0.0
         self._commands: deque[tuple[int, list[float]]] = deque()
         self._waiting: list[tuple[int, int, Delivery]] = []
@@ -198,14 +202,9 @@ class Simulation(ABC):
         return self.start + step * 10**9 // STEPS_PER_SECOND
 
     def _physics_step(self) -> None:
-        """Ramp the motors to the command within the base's limits, then step."""
-        target = self._target()
-        if target != self._driven:
-            self._driven = [
-                min(max(to, now - reach), now + reach)
-                for to, now, reach in zip(target, self._driven, self._reach, strict=True)
-            ]
-            self._physics.drive(*self._driven)
+        """Let the motors answer the command, then step."""
+        if self._response.step(self._target()):
+            self._physics.drive(*self._response.motors)
         if self._disturbed_by("shove"):
             force, torque = self.shove
             self._physics.push((0.0, force), torque)

@@ -9,9 +9,12 @@ from offrl_contract.errors import nearest
 
 from offrl_sim.behaviour import Behaviour
 from offrl_sim.diffdrive.behaviour import DiffDriveBehaviour
+from offrl_sim.diffdrive.physics import DiffDrivePhysics
 from offrl_sim.diffdrive.simulation import DiffDrive
+from offrl_sim.physics import DrivingPhysics
 from offrl_sim.profile import SimProfile
 from offrl_sim.racecar.behaviour import RacecarBehaviour
+from offrl_sim.racecar.physics import RacecarPhysics
 from offrl_sim.racecar.simulation import Racecar
 from offrl_sim.simulation import Simulation
 
@@ -26,6 +29,8 @@ class Task:
     """The robot in its world; built with a robot file and a profile."""
     behaviour: Callable[[Robot], Behaviour[Any]]
     """The driver whose logs are recorded."""
+    base: Callable[[], DrivingPhysics] | None = None
+    """What `offrl sim fit` replays commands on; there where the robot drives on wheels."""
 
     def simulate(self, robot: Robot, profile: SimProfile | None = None) -> Simulation:
         """Build the simulation, nominal unless told otherwise.
@@ -39,8 +44,8 @@ class Task:
 
 
 TASKS = {
-    "DiffDriveNav": Task("diffdrive", DiffDrive, DiffDriveBehaviour),
-    "RacecarTrack": Task("racecar", Racecar, RacecarBehaviour),
+    "DiffDriveNav": Task("diffdrive", DiffDrive, DiffDriveBehaviour, DiffDrivePhysics),
+    "RacecarTrack": Task("racecar", Racecar, RacecarBehaviour, RacecarPhysics),
 }
 
 

@@ -150,7 +150,7 @@ def first_motion(simulation, command):
     simulation.command(np.array(command))
     for step in range(1, 200):
         simulation.advance(simulation.start + SECOND // 2 + step * SECOND // STEPS_PER_SECOND)
-        if simulation._driven != simulation._safe:
+        if simulation._response.motors != simulation._safe:
             return step / STEPS_PER_SECOND
     raise AssertionError("the robot did not move")
 
@@ -186,6 +186,46 @@ def test_a_late_command_never_overtakes_a_later_one(simulate):
         followed.append(shaky._wanted[0])
     assert followed == sorted(followed)
     assert followed[-1] > 0.1
+
+
+def speeds(simulation, command, seconds=2.0):
+    """Speed and yaw rate at 50 Hz after a command from rest (n, 2), in SI units."""
+    simulation.advance(simulation.start + SECOND // 2)
+    found = []
+    for step in range(round(50 * seconds)):
+        simulation.command(np.array(command))
+        simulation.advance(simulation.start + SECOND // 2 + (step + 1) * SECOND // 50)
+        found.append((simulation.body.forward, simulation.body.turning))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_gains_scale_what_the_wheels_do(simulate, task):
+    roles = TASKS[task].simulation.roles
+    command = [0.4 if role == "speed" else 0.2 for role in roles]
+    plain = speeds(simulate(task), command)[-1]
+    fast = speeds(simulate(task, profile(speed_gain=1.2)), command)[-1]
+    bent = speeds(simulate(task, profile(steering_gain=0.7)), command)[-1]
+    curve = {"steering": np.tan(0.14) / np.tan(0.2), "turning": 0.7}  # of a bicycle, of two wheels
+    kind = next(role for role in roles if role != "speed")
+    assert fast[0] / plain[0] == pytest.approx(1.2, rel=0.02)
+    assert bent[0] / plain[0] == pytest.approx(1.0, rel=0.02)
+    assert bent[1] / plain[1] == pytest.approx(curve[kind], rel=0.02)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_speed_follows_with_the_lag(simulate, task):
+    """After one time constant 63 % of the way is done, the ramp comes on top."""
+    command = [0.4 if role == "speed" else 0.0 for role in TASKS[task].simulation.roles]
+    plain, lagged = (
+        speeds(simulate(task, profile(speed_lag=lag)), command)[:, 0] for lag in (0.0, 0.3)
+    )
+    for share in (0.3, 0.63):
+        reached = 0.4 * (1.0 - np.exp(-share / 0.3))
+        at = round(50 * share)
+        assert lagged[at] < plain[at]
+        assert lagged[at] == pytest.approx(reached, abs=0.07)
+    assert lagged[-1] == pytest.approx(0.4, abs=0.01)
 
 
 def scans(simulation, seconds=6.0):

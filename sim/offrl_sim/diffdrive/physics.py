@@ -3,7 +3,7 @@
 import numpy as np
 
 from offrl_sim.diffdrive.world import ARENA, RADII, ROBOT_RADIUS, World
-from offrl_sim.physics import Physics
+from offrl_sim.physics import DrivingPhysics
 
 WHEEL_RADIUS = 0.07
 """[m]"""
@@ -24,7 +24,7 @@ RAY_HEIGHT = 0.75 * _WALL_HEIGHT
 _PARKING = 100.0  # [m] from the origin: out of reach of robot and lidar
 
 
-class DiffDrivePhysics(Physics):
+class DiffDrivePhysics(DrivingPhysics):
     """One robot, four walls and a pool of obstacles in a PyBullet client of its own."""
 
     def reset(self, world: World) -> None:
@@ -36,18 +36,21 @@ class DiffDrivePhysics(Physics):
         self._move(self._robot, (x, y, WHEEL_RADIUS), yaw)
         self.drive(0.0, 0.0)
 
+    def launch(self, speed: float, turn: float) -> None:
+        """Put the base in the middle of the empty arena, driving at a speed [m/s], turn [rad/s]."""
+        self._restore()
+        self._move(self._robot, (0.0, 0.0, WHEEL_RADIUS), 0.0)
+        self._set_in_motion(speed, turn, dict(enumerate(_wheel_rates(speed, turn))))
+        self.drive(speed, turn)
+
     def drive(self, forward: float, turning: float) -> None:
         """Set the speeds that the wheel motors hold: forward [m/s], turning [rad/s]."""
-        difference = turning * TRACK / 2.0
         self._call(
             "setJointMotorControlArray",
             self._robot,
             [0, 1],
             self._bullet.VELOCITY_CONTROL,
-            targetVelocities=[
-                (forward + difference) / WHEEL_RADIUS,
-                (forward - difference) / WHEEL_RADIUS,
-            ],
+            targetVelocities=_wheel_rates(forward, turning),
             forces=[_WHEEL_TORQUE * self._motor] * 2,
         )
 
@@ -112,6 +115,12 @@ class DiffDrivePhysics(Physics):
         for link, friction in ((-1, 0.02), (0, 1.0), (1, 1.0)):
             self._call("changeDynamics", robot, link, lateralFriction=friction)
         return robot
+
+
+def _wheel_rates(forward: float, turning: float) -> list[float]:
+    """Return the rates of the right and the left wheel [rad/s]."""
+    difference = turning * TRACK / 2.0
+    return [(forward + difference) / WHEEL_RADIUS, (forward - difference) / WHEEL_RADIUS]
 
 
 def _lift() -> float:

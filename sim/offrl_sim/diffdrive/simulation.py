@@ -35,6 +35,7 @@ class DiffDrive(Simulation):
     }
     command_topic = COMMAND
     command_fields = ("linear.x", "angular.z")
+    roles = ("speed", "turning")
     sensors = (
         Sensor(ODOMETRY, 50, _LATENCY),
         Sensor(SCAN, 20, _LATENCY),

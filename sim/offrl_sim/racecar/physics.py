@@ -7,8 +7,9 @@ yaw inertia 0.0471 kg m^2, centre of gravity at 0.074 m).
 """
 
 import math
+from dataclasses import dataclass
 
-from offrl_sim.physics import Physics
+from offrl_sim.physics import DrivingPhysics
 
 WHEELBASE = 0.33
 """Distance between the axles; the centre lies midway [m]."""
@@ -23,6 +24,11 @@ _HINGE_MASS = 0.1
 _LINK_INERTIA = 1e-4  # [kg m^2] of a solid sphere with the mass and radius of a wheel
 _WHEEL_MASS = 0.1
 _WHEEL_TORQUE = 0.14  # [N m] on each wheel: 3 m/s^2 in all
+_ACCELERATION = (
+    4.0
+    * (_WHEEL_TORQUE / _WHEEL_RADIUS)
+    / (_CHASSIS_MASS + 2.0 * _HINGE_MASS + 4.0 * (_WHEEL_MASS + _LINK_INERTIA / _WHEEL_RADIUS**2))
+)
 _TYRE_FRICTION = 0.7  # on ground of friction 1
 _SERVO_TORQUE = 2.0  # [N m] on each hinge
 _SERVO_GAIN = 0.5  # of the error, corrected in each step
@@ -31,8 +37,29 @@ _HINGES = (0, 2)  # front left, front right
 _WHEELS = (1, 3, 4, 5)  # front left, front right, rear left, rear right
 
 
-class RacecarPhysics(Physics):
+@dataclass(frozen=True)
+class _Geometry:
+    """How the wheels stand and turn at a steering angle."""
+
+    angles: list[float]
+    """Of the hinges, front left and right [rad]."""
+    shares: list[float]
+    """Speed of each wheel, front left and right, rear left and right, per speed of the car."""
+
+
+def _geometry(steering: float) -> _Geometry:
+    bend = math.tan(steering) / WHEELBASE  # [1/m] curvature of the rear axle's path
+    sides = [1.0 - bend * y for y in (_TRACK / 2.0, -_TRACK / 2.0)]  # left, right
+    angles = [math.atan(WHEELBASE * bend / side) for side in sides]
+    front = [math.hypot(side, WHEELBASE * bend) for side in sides]
+    return _Geometry(angles, [*front, *sides])
+
+
+class RacecarPhysics(DrivingPhysics):
     """The car alone on level ground: the track's walls are checked by the simulation."""
+
+    acceleration = _ACCELERATION
+    wheelbase = WHEELBASE
 
     def reset(self, start: tuple[float, float, float]) -> None:
         """Put the car at x [m], y [m], yaw [rad], at rest with straight wheels."""
@@ -41,6 +68,18 @@ class RacecarPhysics(Physics):
         self._move(self._robot, (x, y, _CENTRE_HEIGHT), yaw)
         self.drive(0.0, 0.0)
 
+    def launch(self, speed: float, turn: float) -> None:
+        """Put the car on open ground, driving at a speed [m/s] with its wheels turned [rad]."""
+        self._restore()
+        self._move(self._robot, (0.0, 0.0, _CENTRE_HEIGHT), 0.0)
+        geometry = _geometry(turn)
+        rates = [speed * share / _WHEEL_RADIUS for share in geometry.shares]
+        yaw_rate = speed * math.tan(turn) / WHEELBASE
+        self._set_in_motion(speed, yaw_rate, dict(zip(_WHEELS, rates, strict=True)))
+        for hinge, angle in zip(_HINGES, geometry.angles, strict=True):
+            self._call("resetJointState", self._robot, hinge, angle)
+        self.drive(turn, speed)
+
     def drive(self, steering: float, speed: float) -> None:
         """Set what servo and motors hold: steering angle [rad], speed [m/s].
 
@@ -48,16 +87,13 @@ class RacecarPhysics(Physics):
         of the rear axle (as in AckermannDrive). Each wheel turns about the same centre, at the
         speed of its place.
         """
-        bend = math.tan(steering) / WHEELBASE  # [1/m] curvature of the rear axle's path
-        sides = [1.0 - bend * y for y in (_TRACK / 2.0, -_TRACK / 2.0)]  # left, right
-        angles = [math.atan(WHEELBASE * bend / side) for side in sides]
-        front = [math.hypot(side, WHEELBASE * bend) for side in sides]
+        geometry = _geometry(steering)
         self._call(
             "setJointMotorControlArray",
             self._robot,
             _HINGES,
             self._bullet.POSITION_CONTROL,
-            targetPositions=angles,
+            targetPositions=geometry.angles,
             forces=[_SERVO_TORQUE] * 2,
             positionGains=[_SERVO_GAIN] * 2,
         )
@@ -66,7 +102,7 @@ class RacecarPhysics(Physics):
             self._robot,
             _WHEELS,
             self._bullet.VELOCITY_CONTROL,
-            targetVelocities=[speed * share / _WHEEL_RADIUS for share in (*front, *sides)],
+            targetVelocities=[speed * share / _WHEEL_RADIUS for share in geometry.shares],
             forces=[_WHEEL_TORQUE * self._motor] * 4,
         )
 

@@ -47,6 +47,7 @@ class Racecar(Simulation):
     }
     command_topic = DRIVE
     command_fields = ("drive.steering_angle", "drive.speed")
+    roles = ("steering", "speed")
     sensors: tuple[Sensor, ...] = (
         Sensor(ODOMETRY, 50, _LATENCY, _LOSS),
         Sensor(IMU, 100, _LATENCY, _LOSS),
