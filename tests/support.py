@@ -8,7 +8,8 @@ import onnx
 from offrl_contract import Robot, robot_from_yaml
 from offrl_contract.definitions import definition_hashes, definition_texts, distro_definitions
 from offrl_policy.gate import FalseAlarms, GateCalibration, ScoreCalibration
-from offrl_policy.policy_file import FORMAT, seal
+from offrl_policy.policy_file import FORMAT
+from offrl_policy.signature import seal
 from onnx import TensorProto, helper, numpy_helper
 
 STORE = distro_definitions()
@@ -92,23 +93,36 @@ def write_policy(
 ) -> Path:
     """Write a policy file for a robot; `properties` replace metadata entries."""
     made = robot(text)
-    types = set(made.topics(signals=False).values())
     size = made.observation_size
-    golden = {"observations": [[0.0] * size] * 16, "actions": [list(action)] * 16}
+    golden = {
+        "observations": [[0.0] * size] * 16,
+        "actions": [list(action)] * 16,
+        "uncertainties": [[0.0, 0.0]] * 16,
+    }
     model = network(np.array(action), size)
-    metadata = {
+    own = {"golden": json.dumps(golden), "algorithm": "constant"}
+    helper.set_model_props(model, metadata(made) | own | properties)
+    path.write_bytes(seal(model.SerializeToString()))
+    return path
+
+
+def metadata(robot: Robot) -> dict[str, str]:
+    """The metadata of a policy file for a robot, but for the golden vectors."""
+    types = set(robot.topics(signals=False).values())
+    return {
         "format": FORMAT,
-        "robot": made.to_yaml(),
-        "robot_digest": made.digest(),
+        "robot": robot.to_yaml(),
+        "robot_digest": robot.digest(),
         "definitions": json.dumps(definition_texts(STORE, types)),
         "definition_hashes": json.dumps(definition_hashes(STORE, types)),
         "gate": calibration().model_dump_json(),
-        "golden": json.dumps(golden),
-        "algorithm": "constant",
     }
-    helper.set_model_props(model, metadata | properties)
-    path.write_bytes(seal(model.SerializeToString()))
-    return path
+
+
+def golden(**rows: list[float]) -> str:
+    """Golden vectors of the test's network, some of them replaced."""
+    right = {"observations": [0.0] * 8, "actions": [0.5, 0.25], "uncertainties": [0.0, 0.0]}
+    return json.dumps({name: [row] * 16 for name, row in (right | rows).items()})
 
 
 def odometry(x: float = 0.0, z: float = 0.0) -> object:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,7 +24,8 @@ from offrl_contract.definitions import (
 from offrl_contract.robot_file import require_same
 from offrl_data.columns import Column, pieces
 from offrl_data.dataset import AnyDataset
-from offrl_policy.policy_file import FORMAT, GOLDEN_TOLERANCE, Policy, seal
+from offrl_policy.policy_file import FORMAT, GOLDEN_TOLERANCE, Policy
+from offrl_policy.signature import private_key, seal, sign
 from offrl_training.run import TrainedRun
 from offrl_training.transitions import spread_rows
 
@@ -57,12 +59,15 @@ def export_policy(
     out: Path,
     alpha: float,
     msgs: Path | None,
+    sign_by: Path | None,
     say: Callable[[str], None],
 ) -> ExportReport:
     """Write the policy file of a run. Raises InputError; then nothing is left under `out`.
 
-    `msgs` is a folder with the .msg files of types that the dataset has no definition of.
+    `msgs` is a folder with the .msg files of types that the dataset has no definition of, `sign_by`
+    a private key.
     """
+    key = None if sign_by is None else private_key(sign_by)  # refused before anything is computed
     require_same(dataset.robot, run.robot, "the dataset", "the run")
     if dataset.digest != run.dataset_digest:
         raise InputError(
@@ -73,7 +78,7 @@ def export_policy(
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        report = _write(run, dataset, definitions, beside, alpha, say)
+        report = _write(run, dataset, definitions, beside, alpha, key, say)
         with beside.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(beside, out)
@@ -125,6 +130,7 @@ def _write(
     definitions: dict[str, str],
     path: Path,
     alpha: float,
+    key: Any,
     say: Callable[[str], None],
 ) -> float:
     """Write a checked policy file; return the parity."""
@@ -144,14 +150,20 @@ def _write(
     rows = np.linspace(0, len(dataset) - 1, GOLDEN_VECTORS).round().astype(np.int64)
     golden = _at(dataset.observations, rows)
     with torch.no_grad():
-        actions = graph(torch.from_numpy(golden))[0].numpy()
+        actions, uncertainties = (each.numpy() for each in graph(torch.from_numpy(golden)))
     properties = {
         "format": FORMAT,
         "robot": run.robot.to_yaml(),
         "robot_digest": run.robot.digest(),
         **definitions,
         "gate": gate.model_dump_json(),
-        "golden": json.dumps({"observations": golden.tolist(), "actions": actions.tolist()}),
+        "golden": json.dumps(
+            {
+                "observations": golden.tolist(),
+                "actions": actions.tolist(),
+                "uncertainties": uncertainties.tolist(),
+            }
+        ),
         "algorithm": run.algorithm_name,
         "step": str(run.step),
         "dataset_digest": dataset.digest,
@@ -159,7 +171,8 @@ def _write(
         "versions": f"offrl {__version__}, torch {torch.__version__}, onnx {onnx.__version__}",
     }
     onnx.helper.set_model_props(model, properties)
-    path.write_bytes(seal(model.SerializeToString()))
+    content = model.SerializeToString()
+    path.write_bytes(seal(content if key is None else sign(content, key)))
     Policy(path).self_check()
     return parity
 

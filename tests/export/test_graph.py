@@ -8,6 +8,7 @@ import pytest
 import torch
 from offrl_contract import Robot, robot_from_yaml
 from offrl_export.graph import PolicyGraph, write_graph
+from offrl_policy.onnx_rules import check_model
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig, Dims
 from offrl_training.config import TrainingConfig
@@ -56,3 +57,11 @@ def test_onnx_chooses_as_torch(name: str, tmp_path: Path) -> None:
     # training's own choice, in single precision, differs at ties alone
     assert np.mean(np.abs(found - single).max(1) > 1e-4) < 0.02
     assert len(np.unique(found.round(4), axis=0)) > 5
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_graph_is_one_that_the_robot_lets_in(name: str, tmp_path: Path) -> None:
+    run = trained(name, robot_from_yaml(ROBOT, "point.yaml"))
+    states = np.zeros((10, 2), np.float32)
+    model = write_graph(PolicyGraph(run, states), 2, tmp_path / "policy.onnx")
+    check_model(model.SerializeToString())

@@ -5,54 +5,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from offrl_policy.controller import Controller, Decision, Settings
+from offrl_policy.controller import Controller, Settings
 from offrl_policy.gate import GateSettings, State
-from offrl_policy.policy_file import Policy
-from support import encode, odometry, scan, write_policy
+from offrl_policy.policy_file import Answer, Policy
+from support import write_policy
 
-SECOND = 1_000_000_000
-TICK = SECOND // 20
-SCAN = "sensor_msgs/msg/LaserScan"
-ODOMETRY = "nav_msgs/msg/Odometry"
+from .rig import SECOND, Rig
 
 
-class Rig:
-    """A controller fed with messages at each tick, as the node does it."""
-
-    def __init__(self, path: Path, action: tuple[float, float] = (0.5, 0.25), **settings: Any):
-        policy = Policy(write_policy(path / "p.onnx", action))
-        self.controller = Controller(policy, Settings(**settings))
-        self.now = 10 * SECOND
-
-    def tick(
-        self, x: float = 0.2, z: float = 0.2, ranges: list[float] | None = None, feed: bool = True
-    ) -> Decision:
-        self.now += TICK
-        if feed:
-            self.controller.push("/scan", self.now - 2, encode(scan(ranges or [1.0] * 8), SCAN))
-            self.controller.push("/odom", self.now - 1, encode(odometry(x, z), ODOMETRY))
-        decision = self.controller.tick(self.now)
-        twist = self.controller.live  # the command goes back in, as the node's own
-        command = _twist(decision.command)
-        twist.push("/cmd_vel", self.now + 1, command)
-        return decision
-
-    def ticks(self, count: int, **options: Any) -> list[Decision]:
-        return [self.tick(**options) for _ in range(count)]
-
-
-def _twist(command: np.ndarray) -> object:
-    from support import STORE
-
-    vector = STORE.types["geometry_msgs/msg/Vector3"]
-    return STORE.types["geometry_msgs/msg/Twist"](
-        vector(float(command[0]), 0.0, 0.0), vector(0.0, 0.0, float(command[1]))
-    )
+def make(path: Path, action: tuple[float, float] = (0.5, 0.25), **settings: Any) -> Rig:
+    policy = Policy(write_policy(path / "p.onnx", action))
+    return Rig(Controller(policy, Settings(**settings)))
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Rig:
-    return Rig(tmp_path, blend_time=0.0)
+    return make(tmp_path, blend_time=0.0)
 
 
 def test_begins_in_stop_and_then_drives(rig: Rig) -> None:
@@ -97,12 +65,11 @@ def test_bad_values_stop_and_leave_the_limiter_alone(
 
 
 def test_network_output_that_is_not_finite_stops(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
+    rig = make(tmp_path)
     rig.ticks(5)
-    rig.controller.policy.run = lambda _: (  # type: ignore[method-assign]
-        np.array([np.nan, 0.0], np.float32),
-        np.array([0.1, 0.1], np.float32),
-    )
+    scores = np.array([0.1, 0.1], np.float32)
+    answer = Answer(np.array([np.nan, 0.0], np.float32), scores, ())
+    rig.controller.policy.run = lambda *_: answer  # type: ignore[method-assign]
     bad = rig.tick()
     assert (bad.state, bad.reason) == (State.STOP, "policy: output not finite")
     assert np.isfinite(bad.command).all()
@@ -119,7 +86,7 @@ def test_unfamiliar_state_ramps_to_the_safe_command(rig: Rig) -> None:
 
 
 def test_hold_keeps_the_last_command_then_stops(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, fallback="hold", hold_time=0.5, blend_time=0.0)
+    rig = make(tmp_path, fallback="hold", hold_time=0.5, blend_time=0.0)
     rig.ticks(10)
     held = rig.ticks(20, x=4.0)
     np.testing.assert_allclose(held[5].command, [0.5, 0.25])
@@ -127,7 +94,7 @@ def test_hold_keeps_the_last_command_then_stops(tmp_path: Path) -> None:
 
 
 def test_topic_passes_a_fresh_backup_through_the_limits_else_stops(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, fallback="topic", blend_time=0.0)
+    rig = make(tmp_path, fallback="topic", blend_time=0.0)
     rig.ticks(10)
     for _ in range(10):
         rig.controller.backup = (rig.now, np.array([-0.3, 9.0]))
@@ -137,7 +104,7 @@ def test_topic_passes_a_fresh_backup_through_the_limits_else_stops(tmp_path: Pat
 
 
 def test_hand_over_blends_and_never_jumps(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, blend_time=1.0, gate=GateSettings(latch=False, dwell=0.2))
+    rig = make(tmp_path, blend_time=1.0, gate=GateSettings(latch=False, dwell=0.2))
     commands = [decision.command for decision in rig.ticks(30)]
     commands += [decision.command for decision in rig.ticks(10, x=4.0)]
     commands += [decision.command for decision in rig.ticks(100)]
@@ -151,7 +118,7 @@ def test_hand_over_blends_and_never_jumps(tmp_path: Path) -> None:
 
 
 def test_caution_may_slow_down(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, caution_scale=0.4, blend_time=0.0)
+    rig = make(tmp_path, caution_scale=0.4, blend_time=0.0)
     rig.ticks(10)
     slow = rig.ticks(3, x=1.8)[-1]
     assert slow.state is State.CAUTION

@@ -1,6 +1,5 @@
 """The policy file: loads, checks itself, and refuses what is wrong with one sentence."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,22 +7,32 @@ import onnx
 import pytest
 from offrl_contract import InputError
 from offrl_contract.cli import run
-from offrl_policy.policy_file import Policy, seal
-from support import calibration, network, write_policy
+from offrl_policy.policy_file import Policy
+from offrl_policy.signature import seal
+from support import calibration, golden, network, write_policy
 
 
 def test_a_good_file_loads_and_passes_its_self_check(tmp_path: Path) -> None:
     policy = Policy(write_policy(tmp_path / "p.onnx"))
     policy.self_check()
-    action, scores = policy.run(np.array([0, 0, 0, 0, 0.4, -0.6, 0, 0], np.float32))
+    action, scores, memory = policy.run(np.array([0, 0, 0, 0, 0.4, -0.6, 0, 0], np.float32))
     np.testing.assert_allclose(action, [0.5, 0.25])
     np.testing.assert_allclose(scores, [0.2, 0.3])
+    assert memory == ()
 
 
-def test_golden_vectors_that_differ_are_refused(tmp_path: Path) -> None:
-    golden = json.dumps({"observations": [[0.0] * 8] * 16, "actions": [[0.501, 0.25]] * 16})
-    policy = Policy(write_policy(tmp_path / "p.onnx", golden=golden))
-    with pytest.raises(InputError, match=r"golden vectors differ by 0\.0005 of the action range"):
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ({"actions": [0.501, 0.25]}, r"golden vectors differ by 0\.0005 of the action range"),
+        ({"uncertainties": [0.0, 0.02]}, r"golden vectors differ by 0\.02 of a score's threshold"),
+    ],
+)
+def test_golden_vectors_that_differ_are_refused(
+    rows: dict[str, list[float]], sentence: str, tmp_path: Path
+) -> None:
+    policy = Policy(write_policy(tmp_path / "p.onnx", golden=golden(**rows)))
+    with pytest.raises(InputError, match=sentence):
         policy.self_check()
 
 
@@ -35,7 +44,15 @@ def test_golden_vectors_that_differ_are_refused(tmp_path: Path) -> None:
         ({"robot": "robot: ["}, "not YAML"),
         ({"gate": "{}"}, "metadata cannot be read"),
         ({"definitions": "nonsense"}, "metadata cannot be read"),
-        ({"golden": '{"observations": [[0]], "actions": [[0]]}'}, "golden observations have shape"),
+        ({"golden": '{"observations": [[0]]}'}, "Golden: actions: Field required"),
+        ({"golden": golden(observations=[0.0])}, "golden observations are 16 of [1] numbers"),
+        ({"golden": golden(actions=[float("nan")] * 2)}, "Golden: actions.0.0: Input should be a"),
+        ({"gate": calibration().model_dump_json().replace("0.2", "NaN", 1)}, "finite number"),
+        ({"definitions": "[" * 100_000}, "metadata cannot be read"),
+        ({"robot": "a: &a [1]\nb: [*a, *a]"}, "its robot file has aliases: not allowed"),
+        ({"robot": "[" * 20 + "]" * 20}, "its robot file is nested too deeply"),
+        ({"robot": "#" * 300_000}, "its robot file is above 262144 characters"),
+        ({"algorithm": "a" * (16 * 2**20 + 1)}, "metadata 'algorithm' is above 16777216 bytes"),
     ],
 )
 def test_wrong_metadata_is_refused(
@@ -77,7 +94,7 @@ def test_every_flipped_bit_is_refused(tmp_path: Path) -> None:
 def test_sealed_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.onnx"
     path.write_bytes(seal(b"not a protobuf"))
-    with pytest.raises(InputError, match="not a usable ONNX file"):
+    with pytest.raises(InputError, match="not an ONNX file of the kind that is allowed"):
         Policy(path)
     path.write_bytes(seal(network(np.zeros(2)).SerializeToString()))
     with pytest.raises(InputError, match="not an offrl policy file: no 'format' in it"):
@@ -89,7 +106,7 @@ def test_too_new_an_opset_is_refused(tmp_path: Path) -> None:
     model = onnx.load(path)
     model.opset_import[0].version = 99
     path.write_bytes(seal(model.SerializeToString()))
-    with pytest.raises(InputError, match=r"not a usable ONNX file.*(?i:opset|version)"):
+    with pytest.raises(InputError, match=r"opset version \[99\], allowed one of 17 to 21"):
         Policy(path)
 
 

@@ -13,8 +13,9 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from offrl_policy.node import PolicyNode
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from signing import make_keys
 from std_srvs.srv import SetBool, Trigger
-from support import ROBOT, encode, odometry, write_policy
+from support import ROBOT, encode, golden, odometry, write_policy
 
 from .conftest import NodeStarter, Probe
 
@@ -289,9 +290,7 @@ def test_bad_policy_file_keeps_the_node_unconfigured(
 ) -> None:
     path = tmp_path / "policy.onnx"
     if break_it == "golden":
-        observations = str([[0.0] * 8] * 16)
-        actions = str([[0.6, 0.25]] * 16)
-        write_policy(path, golden=f'{{"observations": {observations}, "actions": {actions}}}')
+        write_policy(path, golden=golden(actions=[0.6, 0.25]))
     elif break_it != "missing":
         write_policy(path, **({"robot_digest": "0" * 16} if break_it == "digest" else {}))
     if break_it == "corrupt":
@@ -307,6 +306,16 @@ def test_bad_policy_file_keeps_the_node_unconfigured(
     assert process.wait(10) == 0
     assert sentence in log(tmp_path)
     assert "Traceback" not in log(tmp_path)
+
+
+def test_unsigned_policy_file_is_refused_where_a_signature_is_required(
+    policy: Path, start_node: NodeStarter, tmp_path: Path
+) -> None:
+    _, public = make_keys(tmp_path)
+    assert start_node(policy, require_signature=True, trusted_keys=public).wait(20) == 2
+    assert "not signed, and a signature is required" in log(tmp_path)
+    assert start_node(policy, require_signature=True).wait(20) == 2
+    assert "parameter trusted_keys: missing" in log(tmp_path)
 
 
 def test_wrong_parameter_is_refused_with_what_is_allowed(

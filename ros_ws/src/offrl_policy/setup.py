@@ -15,7 +15,8 @@ setup(
         (f"share/{package}/config", ["config/policy.yaml"]),
         (f"share/{package}/launch", ["launch/policy.launch.py"]),
     ],
-    install_requires=["offrl_contract", "numpy", "onnxruntime", "pydantic>=2"],
+    install_requires=["offrl_contract", "numpy", "onnxruntime", "pydantic>=2", "PyYAML"],
+    extras_require={"signatures": ["cryptography"]},
     entry_points={
         "console_scripts": ["policy_node = offrl_policy.node:main"],
         "offrl.commands": ["serve = offrl_policy.commands:serve"],

@@ -1,6 +1,7 @@
 """The terms of a robot file: what is read from a topic, and what is commanded."""
 
 import keyword
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -20,6 +21,7 @@ header that its sender wrote."""
 CLOCKS: tuple[Clock, ...] = get_args(Clock)
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 Interval = tuple[float, float]
+_TYPE = re.compile(r"[A-Za-z]\w*/(msg|srv|action)/[A-Za-z]\w*", re.ASCII)
 
 
 def _as_tuple(value: Any) -> Any:
@@ -145,6 +147,7 @@ class ActionTerm(Spec):
     @model_validator(mode="after")
     def _check_lengths(self) -> "ActionTerm":
         _check_name(self.name)
+        _check_type(self.type)
         for key in ("limits", "safe", "max_rate"):
             value = getattr(self, key)
             if value is not None and len(value) != len(self.field):
@@ -212,5 +215,9 @@ def _require(term: Term, *keys: str) -> None:
             raise ValueError(f"{key}: missing")
     if not term.topic.startswith("/"):
         raise ValueError(f"topic: '{term.topic}' must begin with a slash")
-    if term.type.count("/") != 2:
-        raise ValueError(f"type: '{term.type}' must be package/msg/Name")
+    _check_type(term.type)
+
+
+def _check_type(name: str) -> None:
+    if not _TYPE.fullmatch(name):  # its package is imported
+        raise ValueError(f"type: '{name}' must be package/msg/Name")

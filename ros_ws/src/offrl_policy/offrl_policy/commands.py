@@ -19,6 +19,12 @@ def serve(argv: list[str]) -> None:
     parser.add_argument(
         "--mode", choices=("engaged", "shadow"), default="engaged", help="%(default)s"
     )
+    parser.add_argument(
+        "--trusted-keys",
+        type=Path,
+        metavar="PEM",
+        help="refuse a file that is not signed by one of these Ed25519 public keys",
+    )
     parser.add_argument("--use-sim-time", action="store_true", help="follow /clock")
     mine, ros = (
         (argv[: argv.index("--ros-args")], argv[argv.index("--ros-args") :])
@@ -26,7 +32,9 @@ def serve(argv: list[str]) -> None:
         else (argv, ["--ros-args"])
     )
     given = parser.parse_args(mine)
-    Policy(given.policy).self_check()  # refused here with one sentence, before ROS starts
+    Policy(
+        given.policy, given.trusted_keys
+    ).self_check()  # refused here with one sentence, before ROS starts
     try:
         from offrl_policy.node import main
     except ImportError as error:
@@ -40,6 +48,8 @@ def serve(argv: list[str]) -> None:
         "autostart": True,
         "use_sim_time": given.use_sim_time,
     }
+    if given.trusted_keys:
+        values |= {"require_signature": True, "trusted_keys": given.trusted_keys.resolve()}
     main([*ros, *(part for name, value in values.items() for part in ("-p", f"{name}:={value}"))])
 
 
@@ -69,4 +79,10 @@ def inspect_policy(path: Path) -> None:
         f"({alarms.rate:.3f}, 95 % interval {low:.3f} to {high:.3f}), {alarms.per_hour:.2f} an hour"
     )
     print(f"    {gate.assumption}")
-    print(f"  golden vectors: largest difference {policy.golden_difference():.2g} of the range")
+    of_actions, of_scores = policy.golden_differences()
+    print(
+        f"  golden vectors: largest differences {of_actions:.2g} of the action range, "
+        f"{of_scores:.2g} of a threshold"
+    )
+    signed = "with an Ed25519 signature (not checked here)" if policy.signed else "not signed"
+    print(f"  {signed}")

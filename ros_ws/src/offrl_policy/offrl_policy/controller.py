@@ -1,11 +1,11 @@
 """One tick of the policy: sample, check, run, gate, limit. No ROS here; time is an argument."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from offrl_contract import InputError
 from offrl_contract.definitions import from_texts
 from offrl_contract.live import Live, Observation
 from offrl_contract.reader import MalformedMessageError, Message
@@ -66,6 +66,7 @@ class Controller:
         """Stamp [ns] and command (a,) of the backup controller."""
         self.late = 0
         """Late ticks in a row."""
+        self._memory = policy.initial_memory
         self._safe: Array = np.array(policy.robot.safe_action)
         self._last_tick: int | None = None
         self._driver = "stop"
@@ -115,16 +116,28 @@ class Controller:
         return Decision(now, state, self.gate.reason, command, observation, levels)
 
     def _judge(self, now: int, observation: Observation) -> Array:
-        """Run the checks, the network and the gate; return the action, safe where there is none."""
+        """Run the checks, the network and the gate; return the action, safe where there is none.
+
+        A recurrent policy begins anew where the gate does: after STOP, and as it leaves FALLBACK.
+        """
+        if self.gate.state is State.STOP:
+            self._memory = self.policy.initial_memory
         if self.fault or observation.faults:
             self.gate.stop(self.fault or "; ".join(fault.text for fault in observation.faults))
             return self._safe
-        action, uncertainty = self.policy.run(observation.vector)
+        try:
+            action, uncertainty, memory = self.policy.run(observation.vector, self._memory)
+        except InputError as error:
+            self.gate.stop(str(error))
+            return self._safe
         scores = uncertainty.tolist()
-        if not np.isfinite(action).all() or not all(map(math.isfinite, scores)):
+        if not all(np.isfinite(each).all() for each in (action, uncertainty, *memory)):
             self.gate.stop("policy: output not finite")
             return self._safe
+        was = self.gate.state
         self.gate.step(now, scores)
+        left_fallback = was is State.FALLBACK and self.gate.state in DRIVING
+        self._memory = self.policy.initial_memory if left_fallback else memory
         if self.late >= self.settings.overruns:
             self.gate.fall_back(f"{self.late} ticks in a row overran")
         return action.astype(np.float64)

@@ -125,7 +125,7 @@ class PolicyNode(LifecycleNode):
     # Setup
 
     def _configure(self, given: parameters.Parameters) -> None:
-        policy = Policy(given.policy)
+        policy = Policy(given.policy, given.trusted_keys)
         policy.self_check()
         robot = policy.robot
         self._require_one_clock(robot)

@@ -16,6 +16,8 @@ CHOICES = {"mode": ("engaged", "shadow"), "fallback": ("stop", "hold", "topic")}
 _PARAMETERS: dict[str, tuple[Any, float | None, float | None, str]] = {
     "policy": ("", None, None, "Policy file (.onnx)."),
     "mode": ("engaged", None, None, "engaged, or shadow: everything but the command."),
+    "require_signature": (False, None, None, "Refuse a policy file that is not signed."),
+    "trusted_keys": ("", None, None, "PEM file of the Ed25519 public keys that may sign."),
     "autostart": (False, None, None, "Configure and activate without a lifecycle manager."),
     "fallback": ("stop", None, None, "What drives in FALLBACK: stop, hold or topic."),
     "backup_topic": ("", None, None, "Command topic of the backup controller, for `topic`."),
@@ -35,6 +37,8 @@ class Parameters:
     """The node's parameters, checked."""
 
     policy: Path
+    trusted_keys: Path | None
+    """None where no signature is required."""
     engaged: bool
     backup_topic: str
     settings: Settings
@@ -61,6 +65,8 @@ def read(node: Any) -> Parameters:
             raise InputError(f"parameter {name}: '{value[name]}' is not allowed.{hint}")
     if not value["policy"]:
         raise InputError("parameter policy: missing, the path of a policy file (.onnx)")
+    if value["require_signature"] and not value["trusted_keys"]:
+        raise InputError("parameter trusted_keys: missing, require_signature needs a PEM file")
     if value["fallback"] == "topic" and not value["backup_topic"]:
         raise InputError("parameter backup_topic: missing, fallback: topic needs it")
     gate = GateSettings(
@@ -77,5 +83,11 @@ def read(node: Any) -> Parameters:
         caution_scale=value["caution_scale"],
         overruns=value["overruns"],
     )
-    engaged = value["mode"] == "engaged"
-    return Parameters(Path(value["policy"]).expanduser(), engaged, value["backup_topic"], settings)
+    keys = Path(value["trusted_keys"]).expanduser() if value["require_signature"] else None
+    return Parameters(
+        Path(value["policy"]).expanduser(),
+        keys,
+        value["mode"] == "engaged",
+        value["backup_topic"],
+        settings,
+    )

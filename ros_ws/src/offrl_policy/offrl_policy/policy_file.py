@@ -1,22 +1,42 @@
-"""The policy file: one ONNX file with network, normalisation, gate, robot file, golden vectors."""
+"""The policy file: one ONNX file with network, normalisation, gate, robot file, golden vectors.
 
-import json
-from dataclasses import dataclass
-from hashlib import sha256
+It is untrusted input. Its checksum, its signature where one is required, and everything that it may
+hold are checked on its bytes (`onnx_rules`) before the runtime reads them.
+"""
+
+import functools
+import math
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
+import yaml
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot, robot_from_yaml
+from offrl_contract.robot import Spec
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from offrl_policy.gate import GateCalibration
+from offrl_policy.onnx_rules import RuleError, check_model
+from offrl_policy.signature import require_signature, unseal
 
 FORMAT = "offrl-policy-1"
 GOLDEN_TOLERANCE = 1e-4
-"""Largest difference of a golden vector, relative to the action range."""
+"""Largest difference of a golden action, relative to the action range."""
+SCORE_TOLERANCE = 0.01
+"""Largest difference of a golden score, relative to its threshold."""
+MAX_BYTES = 256 * 2**20
+MAX_WORKING_BYTES = 2**30
+"""Memory of the runtime: weights and what a tick needs."""
+MAX_METADATA = 16 * 2**20
+"""Bytes of one metadata entry."""
+MAX_ROBOT = 2**18
+"""Characters of the robot file."""
+MAX_STATE = 2**20
+"""Numbers that a recurrent policy may carry from tick to tick."""
+_ROBOT_DEPTH = 12
 _KEYS = ("format", "robot", "robot_digest", "definitions", "definition_hashes", "gate", "golden")
 _RUNTIME_ERRORS = (
     runtime_errors.Fail,
@@ -29,81 +49,100 @@ _RUNTIME_ERRORS = (
     runtime_errors.RuntimeException,
 )
 
-
-_SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"  # ONNX metadata_props {key: "sha256", value: 64 digits}
-
-
-def seal(content: bytes) -> bytes:
-    """Append the checksum of an ONNX file to it, as one more entry of its metadata."""
-    return content + _SEAL + sha256(content).hexdigest().encode()
+Vector = NDArray[np.float32]
+Memory = tuple[Vector, ...]
+"""What a recurrent policy carries from one tick to the next; () for others."""
 
 
-def _require_seal(content: bytes, path: Path) -> None:
-    """Raise InputError unless the file ends with the checksum of all that stands before."""
-    end = len(content) - len(_SEAL) - 64
-    if end <= 0 or content[end : end + len(_SEAL)] != _SEAL:
-        raise InputError(f"{path}: not a usable policy file: it does not end with its checksum")
-    if content[end + len(_SEAL) :] != sha256(content[:end]).hexdigest().encode():
-        raise InputError(f"{path}: damaged: its content does not match its checksum")
+class Golden(Spec):
+    """Observations of the dataset, with what the graph answered at export, one after another."""
 
-
-@dataclass(frozen=True)
-class Golden:
-    """Observations of the dataset with the actions that the network gave at export."""
-
-    observations: NDArray[np.float32]
+    observations: tuple[tuple[float, ...], ...]
     """(n, o)"""
-    actions: NDArray[np.float32]
+    actions: tuple[tuple[float, ...], ...]
     """(n, a)"""
+    uncertainties: tuple[tuple[float, ...], ...]
+    """(n, k)"""
+
+
+class Answer(NamedTuple):
+    """What the graph says at a tick."""
+
+    action: Vector
+    """(a,), SI units."""
+    uncertainty: Vector
+    """(k,)"""
+    memory: Memory
+    """For the next tick."""
 
 
 class Policy:
     """A loaded policy file: observation in, action and uncertainty out."""
 
-    def __init__(self, path: Path) -> None:
-        """Load and check a policy file. Raises InputError with the sentence that says why not."""
+    def __init__(self, path: Path, trusted_keys: Path | None = None) -> None:
+        """Load and check a policy file. Raises InputError with the sentence that says why not.
+
+        With `trusted_keys`, a PEM file of public keys, it must be signed by one of them.
+        """
         self.path = path
-        if not path.is_file():
-            raise InputError(f"{path}: no such policy file")
-        content = path.read_bytes()
-        _require_seal(content, path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        content = _read(path)
         try:
-            self._session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
-        except (*_RUNTIME_ERRORS, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{path}: not a usable ONNX file: {reason}") from error
-        self._read_metadata(dict(self._session.get_modelmeta().custom_metadata_map))
+            unsealed = unseal(content)
+            if trusted_keys is not None:
+                require_signature(unsealed, trusted_keys)
+            properties = check_model(content)
+            self._session = _session(content)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except (RuleError, ValueError) as error:
+            raise InputError(f"{path}: {error}") from error
+        self._read_metadata(properties)
         self._check_graph()
 
-    def run(
-        self, observation: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return action (a,) in SI units and uncertainty (k,) for an observation (o,)."""
-        action, uncertainty = self._session.run(None, {"observation": observation[None]})
-        return action[0], uncertainty[0]
+    @property
+    def initial_memory(self) -> Memory:
+        """What a recurrent policy begins an episode with: zeros."""
+        return tuple(np.zeros(shape, np.float32) for shape in self._states.values())
 
-    def golden_difference(self) -> float:
-        """Replay the golden vectors; return the largest difference over the action range."""
+    def run(self, observation: Vector, memory: Memory = ()) -> Answer:
+        """Return the answer to an observation (o,). Raises InputError where the graph fails."""
+        inputs = {"observation": observation[None], **dict(zip(self._states, memory, strict=True))}
+        try:
+            action, uncertainty, *states = self._session.run(self._outputs, inputs)
+        except _RUNTIME_ERRORS as error:
+            raise InputError(f"{self.path}: cannot be run: {_first_line(error)}") from error
+        return Answer(action[0], uncertainty[0], tuple(states))
+
+    def golden_differences(self) -> tuple[float, float]:
+        """Replay the golden vectors; return the largest differences of actions and of scores.
+
+        Relative to the action range and to the thresholds; inf where an answer is not finite.
+        """
+        memory, actions, scores = self.initial_memory, [], []
+        for observation in self.golden.observations:
+            answer = self.run(np.array(observation, np.float32), memory)
+            memory = answer.memory
+            actions.append(answer.action)
+            scores.append(answer.uncertainty)
         low, high = np.array(self.robot.limits, np.float64).T
-        actions = np.array([self.run(o)[0] for o in self.golden.observations], np.float64)
-        difference = np.abs(actions - self.golden.actions) / (high - low)
-        return float(difference.max()) if np.isfinite(difference).all() else float("inf")
+        thresholds = np.array([score.threshold for score in self.gate.scores])
+        return (
+            _largest(actions, self.golden.actions, high - low),
+            _largest(scores, self.golden.uncertainties, thresholds),
+        )
 
     def self_check(self) -> None:
         """Replay the golden vectors. Raises InputError where they differ."""
-        difference = self.golden_difference()
-        if difference > GOLDEN_TOLERANCE:
-            raise InputError(
-                f"{self.path}: golden vectors differ by {difference:.2g} of the action range, "
-                f"allowed {GOLDEN_TOLERANCE:g}: the file or the runtime is not what was exported"
-            )
+        of_actions, of_scores = self.golden_differences()
+        for differs, allowed, what in (
+            (of_actions, GOLDEN_TOLERANCE, "of the action range"),
+            (of_scores, SCORE_TOLERANCE, "of a score's threshold"),
+        ):
+            if differs > allowed:
+                raise InputError(
+                    f"{self.path}: golden vectors differ by {differs:.2g} {what}, allowed "
+                    f"{allowed:g}: the file or the runtime is not what was exported"
+                )
 
     def _read_metadata(self, properties: dict[str, str]) -> None:
         missing = [key for key in _KEYS if key not in properties]
@@ -111,42 +150,138 @@ class Policy:
             raise InputError(f"{self.path}: not an offrl policy file: no '{missing[0]}' in it")
         if properties["format"] != FORMAT:
             raise InputError(f"{self.path}: format '{properties['format']}', expected '{FORMAT}'")
-        self.robot: Robot = robot_from_yaml(properties["robot"], f"{self.path.name}: robot")
+        large = [key for key, value in properties.items() if len(value) > MAX_METADATA]
+        if large:
+            raise InputError(f"{self.path}: metadata '{large[0]}' is above {MAX_METADATA} bytes")
+        self.robot: Robot = self._robot(properties["robot"])
         if self.robot.digest() != properties["robot_digest"]:
             raise InputError(
                 f"{self.path}: the robot file in it has digest {self.robot.digest()}, "
                 f"recorded {properties['robot_digest']}: the file was changed after export"
             )
+        texts = TypeAdapter(dict[str, str])
         try:
-            self.definitions: dict[str, str] = json.loads(properties["definitions"])
-            self.definition_hashes: dict[str, str] = json.loads(properties["definition_hashes"])
+            self.definitions = texts.validate_json(properties["definitions"])
+            self.definition_hashes = texts.validate_json(properties["definition_hashes"])
             self.gate = GateCalibration.model_validate_json(properties["gate"])
-            golden = json.loads(properties["golden"])
-            self.golden = Golden(
-                np.array(golden["observations"], np.float32),
-                np.array(golden["actions"], np.float32),
-            )
-        except (ValidationError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.path}: metadata cannot be read: {error}") from error
-        hidden = (*_KEYS, "sha256")
+            self.golden = Golden.model_validate_json(properties["golden"])
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise InputError(
+                f"{self.path}: metadata cannot be read: {error.title}: {key}: {first['msg']}"
+            ) from error
+        hidden = (*_KEYS, "sha256", "ed25519")
+        self.signed = "ed25519" in properties
         self.about: dict[str, str] = {k: v for k, v in properties.items() if k not in hidden}
+
+    def _robot(self, text: str) -> Robot:
+        """Read the robot file, as it was written: no aliases, which can unfold without end."""
+        if len(text) > MAX_ROBOT:
+            raise InputError(f"{self.path}: its robot file is above {MAX_ROBOT} characters")
+        depth = deepest = 0
+        try:
+            for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+                if isinstance(event, yaml.AliasEvent):
+                    raise InputError(f"{self.path}: its robot file has aliases: not allowed")
+                depth += isinstance(event, yaml.CollectionStartEvent)
+                depth -= isinstance(event, yaml.CollectionEndEvent)
+                deepest = max(deepest, depth)
+                if deepest > _ROBOT_DEPTH:
+                    raise InputError(f"{self.path}: its robot file is nested too deeply")
+        except yaml.YAMLError:
+            pass  # said better by whoever reads it
+        return robot_from_yaml(text, f"{self.path.name}: robot")
 
     def _check_graph(self) -> None:
         """Refuse a graph whose shapes are not those of its robot file."""
         robot = self.robot
-        found = {put.name: put.shape for put in self._session.get_inputs()}
-        found |= {put.name: put.shape for put in self._session.get_outputs()}
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        found = {put.name: put.shape for put in (*inputs, *outputs)}
+        states = {put.name: put.shape for put in inputs if put.name.startswith("state")}
         expected = {
             "observation": [1, robot.observation_size],
             "action": [1, robot.action_size],
             "uncertainty": [1, len(self.gate.scores)],
+            **states,
+            **{f"next_{name}": shape for name, shape in states.items()},
         }
         if found != expected:
             raise InputError(f"{self.path}: graph has {found}, its robot file says {expected}")
+        other = [put.name for put in (*inputs, *outputs) if put.type != "tensor(float)"]
+        if other:
+            raise InputError(f"{self.path}: '{other[0]}' is not in single precision")
+        fixed = all(isinstance(size, int) and size > 0 for s in states.values() for size in s)
+        if not fixed or sum(map(math.prod, states.values())) > MAX_STATE:
+            raise InputError(f"{self.path}: states {states}, allowed {MAX_STATE} numbers in all")
+        self._states = {name: tuple(shape) for name, shape in states.items()}
+        self._outputs = ["action", "uncertainty", *(f"next_{name}" for name in states)]
+        self._check_golden()
+
+    def _check_golden(self) -> None:
+        count = len(self.golden.observations)
         for name, width in (
-            ("observations", robot.observation_size),
-            ("actions", robot.action_size),
+            ("observations", self.robot.observation_size),
+            ("actions", self.robot.action_size),
+            ("uncertainties", len(self.gate.scores)),
         ):
-            golden = getattr(self.golden, name)
-            if golden.ndim != 2 or golden.shape[1] != width or not len(golden):
-                raise InputError(f"{self.path}: golden {name} have shape {golden.shape}")
+            rows = getattr(self.golden, name)
+            if not count or len(rows) != count or any(len(row) != width for row in rows):
+                raise InputError(
+                    f"{self.path}: golden {name} are {len(rows)} of {sorted(set(map(len, rows)))} "
+                    f"numbers, expected {count or 'some'} of {width}"
+                )
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise InputError(f"{path}: no such policy file")
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path}: above {MAX_BYTES // 2**20} MiB, more than a policy may have")
+    return content
+
+
+def _session(content: bytes) -> Any:
+    """Return the runtime's session, of one thread. Raises InputError."""
+    _limit_memory()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    folded = "optimization.constant_folding_max_output_size_in_bytes"
+    options.add_session_config_entry(folded, str(MAX_BYTES))
+    options.log_severity_level = 4  # what goes wrong is raised
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except (*_RUNTIME_ERRORS, ValueError) as error:
+        raise InputError(f"not a usable ONNX file: {_first_line(error)}") from error
+
+
+@functools.cache
+def _limit_memory() -> None:
+    """Bound what the runtime may take: a few bytes can ask for a tebibyte."""
+    info = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    as_requested = 1
+    limits = onnxruntime.OrtArenaCfg(
+        {"max_mem": MAX_WORKING_BYTES, "arena_extend_strategy": as_requested}
+    )
+    onnxruntime.create_and_register_allocator(info, limits)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _largest(
+    found: list[Vector], expected: tuple[tuple[float, ...], ...], unit: NDArray[np.float64]
+) -> float:
+    difference = np.abs(np.array(found, np.float64) - np.array(expected)) / unit
+    return float(difference.max()) if np.isfinite(difference).all() else float("inf")
