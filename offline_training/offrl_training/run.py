@@ -1,7 +1,7 @@
 """The run folder: what `offrl train` writes, and what export and evaluation read."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +87,13 @@ class TrainedRun:
     step: int
 
 
-def create_run(run: Path, config: RunConfig, robot: Robot) -> None:
-    """Make the folder of a new run, whole. Raises InputError where it holds something already."""
+def create_run(
+    run: Path, config: RunConfig, robot: Robot, others: Mapping[str, str] | None = None
+) -> None:
+    """Make the folder of a new run, whole, with the text of other files by their names.
+
+    Raises InputError where it holds something already.
+    """
     run = run.resolve()
     require_free(run)
     try:
@@ -97,6 +102,8 @@ def create_run(run: Path, config: RunConfig, robot: Robot) -> None:
         write_atomically(beside / "robot.yaml", robot.to_yaml().encode())
         content = to_yaml(config.model_dump(mode="json"))
         write_atomically(beside / "config.yaml", content.encode())
+        for name, text in (others or {}).items():
+            write_atomically(beside / name, text.encode())
         os.replace(beside, run)
     except OSError as error:
         raise InputError(f"{run}: cannot be written: {error.strerror}") from error
@@ -166,7 +173,7 @@ def require_made_from(run: Path, config: RunConfig) -> None:
 def restore_run(run: Path, trainer: Trainer, step: int) -> None:
     """Bring a trainer to a checkpoint of its run. Raises InputError where it cannot be used."""
     state = checkpoint.load(run, step)
-    with _fitting(checkpoint.path_of(run, step)):
+    with fitting(checkpoint.path_of(run, step)):
         trainer.restore(state)
 
 
@@ -188,21 +195,14 @@ def read_config(run: Path) -> RunConfig:
 
 def load_run(run: Path) -> TrainedRun:
     """Load a run at its last checkpoint. Raises InputError for a folder that is no sound run."""
-    made = read_config(run)
-    try:
-        robot = robot_from_yaml((run / "robot.yaml").read_text(), f"{run}/robot.yaml")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{run}/robot.yaml: cannot be read: {error}") from error
-    steps = checkpoint.steps_of(run)
-    if not steps:
-        raise InputError(f"{run}: no checkpoint yet; train it to its first one")
-    state = checkpoint.load(run, steps[-1])
+    made, robot = read_config(run), read_robot(run)
+    step, state = last_checkpoint(run)
     dims = Dims(robot.observation_size, robot.action_size, made.training.steps)
     normaliser = Normaliser(dims.observation, robot.limits)
     algorithm, gate_critics = build(
         made.algorithm, made.parameters, dims, normaliser, torch.Generator()
     )
-    with _fitting(checkpoint.path_of(run, steps[-1])):
+    with fitting(checkpoint.path_of(run, step)):
         algorithm.load_state_dict(state["algorithm"])
         gate_critics.load_state_dict(state["gate_critics"])
     return TrainedRun(
@@ -216,12 +216,28 @@ def load_run(run: Path) -> TrainedRun:
         dataset_digest=made.dataset_digest,
         train_episodes=np.array(made.train_episodes, np.int64),
         held_out_episodes=np.array(made.held_out_episodes, np.int64),
-        step=steps[-1],
+        step=step,
     )
 
 
+def read_robot(run: Path) -> Robot:
+    """Read `robot.yaml`. Raises InputError."""
+    try:
+        return robot_from_yaml((run / "robot.yaml").read_text(), f"{run}/robot.yaml")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{run}/robot.yaml: cannot be read: {error}") from error
+
+
+def last_checkpoint(run: Path) -> tuple[int, dict[str, Any]]:
+    """Return step and content of the last checkpoint. Raises InputError where there is none."""
+    steps = checkpoint.steps_of(run)
+    if not steps:
+        raise InputError(f"{run}: no checkpoint yet; train it to its first one")
+    return steps[-1], checkpoint.load(run, steps[-1])
+
+
 @contextmanager
-def _fitting(path: Path) -> Iterator[None]:
+def fitting(path: Path) -> Iterator[None]:
     """Turn a state that does not fit its networks into an InputError."""
     try:
         yield

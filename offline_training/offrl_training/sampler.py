@@ -1,6 +1,7 @@
 """Who is trained on, and batches: transitions on the device, packed so that one is a gather."""
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -52,6 +53,24 @@ def unpack(packed: Tensor, rows: Tensor, observations: int) -> Batch:
     widths = [observations, packed.shape[1] - 2 * observations - 3, 1, 1, observations, 1]
     s, a, r, discount, next_s, returns = torch.split(packed, widths, 1)
     return Batch(s, a, r.squeeze(1), next_s, discount.squeeze(1), returns.squeeze(1), rows)
+
+
+class Batches(Protocol):
+    """Where a trainer's batches come from."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, size: int) -> Batch:
+        """Draw one batch."""
+
+    def everything(self) -> Batch:
+        """Return all transitions, in order."""
+
+    def state(self) -> dict[str, int]:
+        """Return what the next batch depends on besides the generator."""
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Go to a state."""
 
 
 class Sampler:

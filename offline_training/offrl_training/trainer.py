@@ -22,7 +22,7 @@ from offrl_training.config import TrainingConfig
 from offrl_training.gate_critics import GateCritics, interval
 from offrl_training.logging import MetricsLog
 from offrl_training.networks import Normaliser
-from offrl_training.sampler import Sampler, check_actions, split_episodes, unpack
+from offrl_training.sampler import Batches, Sampler, check_actions, split_episodes, unpack
 from offrl_training.stream import Stream
 from offrl_training.tracking import OnLog
 from offrl_training.transitions import Transitions, capacity, prepare, spread_rows
@@ -49,7 +49,8 @@ class Trainer:
         )
         self.generator = torch.Generator(training.device).manual_seed(training.seed)
         transitions = prepare(dataset, self.train_episodes, training, config.gamma)
-        self.sampler = _sampler(transitions, self.train_episodes, training, self.generator)
+        self.transitions = transitions
+        self.sampler: Batches = _sampler(transitions, self.train_episodes, training, self.generator)
         robot = dataset.robot
         held_out = spread_rows(dataset, self.held_out_episodes, _HELD_OUT_ROWS)
         packed = transitions.take(held_out)
@@ -205,7 +206,7 @@ def fit_together(
 def _log(trainer: Trainer, run: Path, log: MetricsLog, steps_per_second: float) -> dict[str, float]:
     """Write a row of metrics, and return it. Raises InputError where they are not finite."""
     metrics = {name: float(value) for name, value in trainer.take_metrics().items()}
-    _check_finite(metrics, run, trainer.step)
+    check_finite(metrics, run, trainer.step)
     metrics["steps_per_second"] = steps_per_second
     log.write(trainer.step, metrics)
     return metrics
@@ -214,16 +215,21 @@ def _log(trainer: Trainer, run: Path, log: MetricsLog, steps_per_second: float) 
 def _save(members: Sequence[tuple[Trainer, Path]], logs: Sequence[MetricsLog]) -> None:
     """Write a checkpoint of every run, or of none where one has diverged."""
     for trainer, run in members:
-        parameters = trainer.algorithm.named_parameters()
-        sums = {name: float(value.detach().sum()) for name, value in parameters}
-        _check_finite(sums, run, trainer.step)
+        check_parameters(trainer, run, trainer.step)
     for (trainer, run), log in zip(members, logs, strict=True):
         log.sync()
         checkpoint.save(run, trainer.step, trainer.state())
 
 
-def _check_finite(metrics: dict[str, float], run: Path, step: int) -> None:
-    """Refuse to go on from a diverged step."""
+def check_parameters(trainer: Trainer, run: Path, step: int) -> None:
+    """Refuse to save networks that have diverged. Raises InputError."""
+    parameters = trainer.algorithm.named_parameters()
+    sums = {name: float(value.detach().sum()) for name, value in parameters}
+    check_finite(sums, run, step)
+
+
+def check_finite(metrics: dict[str, float], run: Path, step: int) -> None:
+    """Refuse to go on from a diverged step. Raises InputError."""
     bad = [name for name, value in metrics.items() if not math.isfinite(value)]
     if bad:
         saved = checkpoint.steps_of(run)

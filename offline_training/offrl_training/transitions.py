@@ -1,7 +1,7 @@
 """Transitions as networks see them: normalised, with the returns and the discount of n ticks."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,11 @@ class Transitions:
             put(self.returns[first:last]),
         )
         return torch.cat(columns, 1)
+
+    def of(self, dataset: AnyDataset) -> "Transitions":
+        """Return other episodes of the robot, packed by the same maps."""
+        returns = _all_returns(dataset, self.rewards, self.gamma)
+        return replace(self, dataset=dataset, returns=returns)
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
         """Return some rows (n,), in ascending order, as `pack` does."""

@@ -5,6 +5,7 @@ publishes, and the reward is the robot file's: nothing is defined twice.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -13,7 +14,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot, load_robot
 
-from offrl_sim.profile import SimProfile
+from offrl_sim.profile import SimProfile, load_profile
 from offrl_sim.scoring import Scorer, Seen
 from offrl_sim.simulation import EPOCH, Delivery
 from offrl_sim.tasks import find_task
@@ -36,13 +37,19 @@ class TaskEnv(gymnasium.Env[Vector, Vector]):
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (gymnasium's own signature)
 
-    def __init__(self, task: str, robot: str = "", profile: SimProfile | None = None) -> None:
+    def __init__(
+        self, task: str, robot: str = "", profile: SimProfile | Path | str | None = None
+    ) -> None:
         """Build the simulation of a task, with its own robot file unless another is given.
 
-        Raises InputError.
+        The profile may be a file's path. Raises InputError.
         """
         self.task = find_task(task)
         self.robot = load_robot(robot or self.task.robot)
+        if isinstance(profile, Path | str):
+            profile = load_profile(Path(profile))
+        self.delay = (profile or SimProfile()).longest_delay
+        """Longest time from a command to when its effect is seen, by the profile [s]."""
         self.simulation = self.task.simulate(self.robot, profile)
         self._scorer = Scorer(self.robot)
         self.listener: Callable[[Delivery], None] | None = None

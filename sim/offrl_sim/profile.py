@@ -78,6 +78,17 @@ class SimProfile(Spec):
     speed_lag: Delay = (0.0, 0.0)
     """Time constant with which driven wheels follow, of first order [s]."""
 
+    @property
+    def longest_delay(self) -> float:
+        """Longest time by which a command's effect is seen later than nominal [s]."""
+        delays = (
+            self.observation_latency,
+            self.observation_jitter,
+            self.action_latency,
+            self.action_jitter,
+        )
+        return sum(high for _, high in delays)
+
     def draw(self, rng: np.random.Generator) -> Conditions:
         """Draw an episode's conditions."""
         return Conditions(**{name: float(rng.uniform(*interval)) for name, interval in self})

@@ -101,6 +101,9 @@ class Algorithm(nn.Module, ABC, Generic[C]):
         What it finds depends on them alone, so that a run resumes where it stopped.
         """
 
+    def begin_online(self) -> None:
+        """Prepare to go on with data of one's own: schedules over the run are at their end."""
+
     @abstractmethod
     def update(self, batch: Batch) -> Metrics:
         """Take one training step."""

@@ -58,7 +58,11 @@ class IQL(Algorithm[IQLConfig]):
         self.policy_optimizer = Adam(self.policy.parameters(), config.learning_rate)
         self.q_optimizer = Adam(self.q.parameters(), config.learning_rate)
         self.v_optimizer = Adam(self.v.parameters(), config.learning_rate)
-        self.steps = dims.steps
+        self.steps: float = dims.steps
+
+    def begin_online(self) -> None:
+        """Keep the policy's step size, as the authors' code does in finetuning."""
+        self.steps = math.inf
 
     def update(self, batch: Batch) -> Metrics:
         """Update V, then the policy, then Q, then the target."""
