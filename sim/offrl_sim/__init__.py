@@ -2,5 +2,5 @@
 
 from gymnasium.envs.registration import register
 
-for _task in ("DiffDriveNav", "RacecarTrack"):
+for _task in ("DiffDriveNav", "RacecarTrack", "PandaReach"):
     register(id=f"offrl/{_task}-v0", entry_point="offrl_sim.env:TaskEnv", kwargs={"task": _task})

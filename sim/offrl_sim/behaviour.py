@@ -23,7 +23,7 @@ class Skill(Protocol):
         """What kind of driver is at the wheel."""
 
     @property
-    def noise(self) -> tuple[float, float]:
+    def noise(self) -> tuple[float, ...]:
         """Standard deviation of the Ornstein-Uhlenbeck noise on the command, in its units."""
 
 
@@ -58,11 +58,11 @@ class Behaviour(ABC, Generic[S]):
     def begin(self, rng: np.random.Generator) -> None:
         """Begin an episode with a skill drawn from `rng`, which also makes the noise."""
         self._rng = rng
-        self._noise = np.zeros(2)
         self.skill: S = self.draw_skill(rng)
+        self._noise = np.zeros(len(self.skill.noise))
 
     def __call__(self, observation: Vector) -> Vector:
         """Return the command (a,) for an observation (o,)."""
         spread = np.array(self.skill.noise) * np.sqrt(1.0 - self._keep**2)
-        self._noise = self._keep * self._noise + spread * self._rng.normal(size=2)
+        self._noise = self._keep * self._noise + spread * self._rng.normal(size=len(spread))
         return (self.intended(observation) + self._noise).astype(np.float32)

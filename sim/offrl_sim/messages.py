@@ -22,6 +22,9 @@ COMMAND = "/cmd_vel"
 IMU = "/imu"
 JOINTS = "/joint_states"
 DRIVE = "/drive"
+HAND = "/hand"
+SERVO = "/servo_node/delta_twist_cmds"
+"""Where MoveIt Servo listens."""
 ACKERMANN = "ackermann_msgs/msg/AckermannDriveStamped"
 _ACKERMANN_DEFINITIONS = {  # as in ros-drivers/ackermann_msgs; rosbags brings none
     "ackermann_msgs/msg/AckermannDrive": "\n".join(
@@ -137,13 +140,30 @@ def imu(stamp: int, yaw: float, turning: float) -> Message:
     )
 
 
-def joint_states(stamp: int, positions: dict[str, float]) -> Message:
-    """Return a JointState of angles by joint [rad]."""
+def joint_states(
+    stamp: int, positions: dict[str, float], velocities: Floats | None = None
+) -> Message:
+    """Return a JointState: positions by joint [rad], [m], and velocities in the same order."""
     none = np.zeros(0)
     values = np.array(list(positions.values()))
+    speeds = none if velocities is None else velocities
     return _type("sensor_msgs/JointState")(
-        _header(stamp, "base_link"), list(positions), values, none, none
+        _header(stamp, "base_link"), list(positions), values, speeds, none
     )
+
+
+def point(stamp: int, frame: str, place: Floats) -> Message:
+    """Return a PointStamped: a place (3,) in a frame [m]."""
+    return _type("geometry_msgs/PointStamped")(
+        _header(stamp, frame), _type("geometry_msgs/Point")(*place.tolist())
+    )
+
+
+def twist_stamped(stamp: int, frame: str, velocity: list[float]) -> Message:
+    """Return a TwistStamped: a velocity (3,) in a frame [m/s]."""
+    vector = _type("geometry_msgs/Vector3")
+    motion = _type("geometry_msgs/Twist")(vector(*velocity), vector(0.0, 0.0, 0.0))
+    return _type("geometry_msgs/TwistStamped")(_header(stamp, frame), motion)
 
 
 def floats(values: Floats) -> Message:

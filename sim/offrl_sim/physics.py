@@ -34,6 +34,8 @@ class Body:
     """Speed along the robot's own y [m/s]."""
     turning: float
     """Yaw rate [rad/s]."""
+    z: float = 0.0
+    """Of a hand; a wheeled robot stays on the ground."""
 
 
 def _import_pybullet() -> Any:
@@ -76,7 +78,7 @@ class Physics(ABC):
         """Build the world's bodies and the robot; return the robot's id."""
 
     @abstractmethod
-    def drive(self, first: float, second: float, /) -> None:
+    def drive(self, *command: float) -> None:
         """Set what the motors hold, a command in the order of the robot file's action."""
 
     def close(self) -> None:
@@ -119,6 +121,11 @@ class Physics(ABC):
         yaw = math.atan2(2.0 * (qw * qz + qx * qy), 1.0 - 2.0 * (qy * qy + qz * qz))
         cos, sin = math.cos(yaw), math.sin(yaw)
         return Body(x, y, yaw, cos * vx + sin * vy, cos * vy - sin * vx, turning)
+
+    def links(self) -> Floats:
+        """Return where the robot's links are (k, 3) [m]."""
+        states = self._call("getLinkStates", self._robot, list(self._links)[1:])
+        return np.array([state[4] for state in states])
 
     def ray_distances(
         self, position: Floats, angles: Floats, length: float, height: float

@@ -167,6 +167,11 @@ class Simulation(ABC):
         return {sensor.topic: self.types[sensor.topic] for sensor in self.sensors}
 
     @property
+    def links(self) -> Floats:
+        """Where the robot's links are (k, 3), in the world's frame [m]."""
+        return self._physics.links()
+
+    @property
     def elapsed(self) -> float:
         """Time since the episode's first moment [s]."""
         return max(self._step, 0) / STEPS_PER_SECOND

@@ -11,6 +11,8 @@ from offrl_sim.behaviour import Behaviour
 from offrl_sim.diffdrive.behaviour import DiffDriveBehaviour
 from offrl_sim.diffdrive.physics import DiffDrivePhysics
 from offrl_sim.diffdrive.simulation import DiffDrive
+from offrl_sim.panda.behaviour import PandaBehaviour
+from offrl_sim.panda.simulation import Panda
 from offrl_sim.physics import DrivingPhysics
 from offrl_sim.profile import SimProfile
 from offrl_sim.racecar.behaviour import RacecarBehaviour
@@ -23,6 +25,7 @@ from offrl_sim.simulation import Simulation
 class Task:
     """What a robot is to do, and who has done it so far."""
 
+    name: str
     robot: str
     """The shipped robot file that belongs to it."""
     simulation: type[Simulation]
@@ -44,8 +47,12 @@ class Task:
 
 
 TASKS = {
-    "DiffDriveNav": Task("diffdrive", DiffDrive, DiffDriveBehaviour, DiffDrivePhysics),
-    "RacecarTrack": Task("racecar", Racecar, RacecarBehaviour, RacecarPhysics),
+    task.name: task
+    for task in (
+        Task("DiffDriveNav", "diffdrive", DiffDrive, DiffDriveBehaviour, DiffDrivePhysics),
+        Task("RacecarTrack", "racecar", Racecar, RacecarBehaviour, RacecarPhysics),
+        Task("PandaReach", "panda", Panda, PandaBehaviour),
+    )
 }
 
 

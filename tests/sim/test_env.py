@@ -50,10 +50,15 @@ def test_gymnasium_accepts_the_environment(task):
         made.close()
 
 
+def drawn_actions(env):
+    low, high = np.array(env.robot.limits).T
+    return np.random.default_rng(0).uniform(low, high, (60, len(low)))
+
+
 def rehearsed(task, seed):
     """An episode under commands drawn from the whole of their limits."""
     env = TaskEnv(task)
-    actions = np.random.default_rng(0).uniform(*np.array(env.robot.limits).T, (60, 2))
+    actions = drawn_actions(env)
     drive(env, seed + 1, actions[:20])
     columns = drive(env, seed, actions)
     env.close()
@@ -64,7 +69,7 @@ def rehearsed(task, seed):
 def test_same_seed_and_commands_give_the_same_bits(task):
     """After other episodes, long or cut short, in another environment, and in another process."""
     env = TaskEnv(task)
-    actions = np.random.default_rng(0).uniform(*np.array(env.robot.limits).T, (60, 2))
+    actions = drawn_actions(env)
     first = drive(env, 7, actions)
     assert len(first[0]) > 20
     drive(env, 8, actions)

@@ -43,8 +43,9 @@ class DiffDrivePhysics(DrivingPhysics):
         self._set_in_motion(speed, turn, dict(enumerate(_wheel_rates(speed, turn))))
         self.drive(speed, turn)
 
-    def drive(self, forward: float, turning: float) -> None:
+    def drive(self, *command: float) -> None:
         """Set the speeds that the wheel motors hold: forward [m/s], turning [rad/s]."""
+        forward, turning = command
         self._call(
             "setJointMotorControlArray",
             self._robot,

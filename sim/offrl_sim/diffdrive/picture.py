@@ -1,6 +1,5 @@
 """Top-down pictures of episodes."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from matplotlib.patches import Circle, Rectangle
 from numpy.typing import NDArray
 
 from offrl_sim.diffdrive.world import ARENA, ROBOT_RADIUS, World
+from offrl_sim.picture import CRASH, DARK, FONT, GOAL, STONE, WALL, Artists, Sketch, View, whole
 
 Floats = NDArray[np.float64]
 
@@ -26,11 +26,8 @@ STATE_COLOURS = {
 }
 """Colour of the path by gate state."""
 _PLAIN = "#2a78b8"
-_DARK = "#30343b"
-_STONE = "#c9ccd1"
-_WALL = "#4a4f57"
-_GOAL = "#2e9e5b"
 _INCH_PER_METRE = 0.45
+_MARGIN = 0.15  # [m] round the arena
 
 
 @dataclass(frozen=True)
@@ -47,12 +44,33 @@ class Scene:
     """Ticks to point out, with a word each."""
 
 
+class DiffDriveSketch(Sketch):
+    """Draws the arena, its obstacles, the goal, and the robot; red where it bumped."""
+
+    def bounds(self) -> Floats:
+        """Return the corners of the arena (2, 3) [m]."""
+        edge = ARENA / 2.0 + _MARGIN
+        return np.array([[-edge, -edge, 0.0], [edge, edge, 0.0]])
+
+    def draw_world(self, axes: Any, view: View) -> None:  # noqa: ARG002
+        """Draw what stands in the arena."""
+        world = self.trace.world
+        assert isinstance(world, World)
+        _draw_world(axes, world)
+
+    def draw_robot(self, axes: Any, view: View, tick: int) -> Artists:
+        """Draw the robot at a tick."""
+        x, y = view.of(self.trace.places[tick]).tolist()
+        bumped = self.trace.collided and tick == len(self.trace.rewards)
+        return _draw_robot(axes, (x, y, float(self.trace.yaws[tick])), CRASH if bumped else DARK)
+
+
 def draw_scenes(scenes: Sequence[Scene], file: Path, columns: int = 4) -> None:
     """Draw episodes side by side into a PNG, which appears only when it is whole."""
     columns = min(columns, len(scenes))
     rows = -(-len(scenes) // columns)
     side = ARENA * _INCH_PER_METRE
-    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
+    with matplotlib.rc_context(FONT), whole(file) as beside:
         figure = Figure(figsize=(columns * side, rows * (side + 0.35) + 0.4), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis, scene in zip(axes, scenes, strict=False):
@@ -62,28 +80,32 @@ def draw_scenes(scenes: Sequence[Scene], file: Path, columns: int = 4) -> None:
         entries = _legend(scenes)
         ncols = len(entries) if columns > 2 else 3
         figure.legend(handles=entries, loc="outside lower center", ncols=ncols, frameon=False)
-        beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         figure.savefig(beside, format="png", dpi=150)
-    os.replace(beside, file)
 
 
 def _draw(axis: Any, scene: Scene) -> None:
-    half = ARENA / 2.0
-    axis.set(xlim=(-half - 0.15, half + 0.15), ylim=(-half - 0.15, half + 0.15), aspect="equal")
+    edge = ARENA / 2.0 + _MARGIN
+    axis.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
     axis.axis("off")
-    axis.add_patch(
-        Rectangle((-half, -half), ARENA, ARENA, facecolor="#fbfbfa", edgecolor=_WALL, linewidth=2.5)
-    )
-    for x, y, radius in scene.world.obstacles:
-        axis.add_patch(Circle((x, y), radius, facecolor=_STONE, edgecolor=_WALL, linewidth=0.8))
-    axis.add_patch(Circle(scene.world.goal, 0.3, facecolor=_GOAL, alpha=0.25, edgecolor="none"))
-    axis.plot(*scene.world.goal, marker="*", markersize=11, color=_GOAL, markeredgewidth=0.0)
+    _draw_world(axis, scene.world)
     _draw_path(axis, scene)
     _draw_robot(axis, scene.world.start)
     for tick, word in scene.marks:
         _draw_mark(axis, scene, tick, word)
     if scene.title:
         axis.set_title(scene.title, fontsize=10, pad=4)
+
+
+def _draw_world(axis: Any, world: World) -> None:
+    """Draw walls, obstacles and the goal with the distance at which it counts."""
+    half = ARENA / 2.0
+    axis.add_patch(
+        Rectangle((-half, -half), ARENA, ARENA, facecolor="#fbfbfa", edgecolor=WALL, linewidth=2.5)
+    )
+    for x, y, radius in world.obstacles:
+        axis.add_patch(Circle((x, y), radius, facecolor=STONE, edgecolor=WALL, linewidth=0.8))
+    axis.add_patch(Circle(world.goal, 0.3, facecolor=GOAL, alpha=0.25, edgecolor="none"))
+    axis.plot(*world.goal, marker="*", markersize=11, color=GOAL, markeredgewidth=0.0)
 
 
 def _draw_path(axis: Any, scene: Scene) -> None:
@@ -105,12 +127,13 @@ def _draw_path(axis: Any, scene: Scene) -> None:
     )
 
 
-def _draw_robot(axis: Any, pose: tuple[float, float, float]) -> None:
-    """Draw the robot where it starts, with a line to its front."""
+def _draw_robot(axis: Any, pose: tuple[float, float, float], colour: str = DARK) -> Artists:
+    """Draw the robot with a line to its front."""
     x, y, yaw = pose
-    axis.add_patch(Circle((x, y), ROBOT_RADIUS, facecolor=_DARK, edgecolor="none", zorder=4))
+    body = Circle((x, y), ROBOT_RADIUS, facecolor=colour, edgecolor="none", zorder=4)
     front = (x + ROBOT_RADIUS * np.cos(yaw), y + ROBOT_RADIUS * np.sin(yaw))
-    axis.plot([x, front[0]], [y, front[1]], color="white", linewidth=1.6, zorder=5)
+    line = axis.plot([x, front[0]], [y, front[1]], color="white", linewidth=1.6, zorder=5)
+    return [axis.add_patch(body), *line]
 
 
 def _draw_mark(axis: Any, scene: Scene, tick: int, word: str) -> None:
@@ -137,7 +160,7 @@ def _draw_mark(axis: Any, scene: Scene, tick: int, word: str) -> None:
             "edgecolor": "none",
             "alpha": 0.85,
         },
-        arrowprops={"arrowstyle": "-", "color": _DARK, "linewidth": 0.8},
+        arrowprops={"arrowstyle": "-", "color": DARK, "linewidth": 0.8},
     )
 
 
@@ -156,9 +179,9 @@ def _legend(scenes: Sequence[Scene]) -> list[Line2D]:
         )
 
     handles = [
-        dot("start", "o", 8, color=_DARK),
-        dot("goal", "*", 11, color=_GOAL),
-        dot("obstacle", "o", 8, markerfacecolor=_STONE, markeredgecolor=_WALL),
+        dot("start", "o", 8, color=DARK),
+        dot("goal", "*", 11, color=GOAL),
+        dot("obstacle", "o", 8, markerfacecolor=STONE, markeredgecolor=WALL),
     ]
     present = {state for scene in scenes for state in scene.states}
     for state, colour in STATE_COLOURS.items():

@@ -80,13 +80,14 @@ class RacecarPhysics(DrivingPhysics):
             self._call("resetJointState", self._robot, hinge, angle)
         self.drive(turn, speed)
 
-    def drive(self, steering: float, speed: float) -> None:
+    def drive(self, *command: float) -> None:
         """Set what servo and motors hold: steering angle [rad], speed [m/s].
 
         The angle is that of a wheel in the middle of the front axle, the speed that of the middle
         of the rear axle (as in AckermannDrive). Each wheel turns about the same centre, at the
         speed of its place.
         """
+        steering, speed = command
         geometry = _geometry(steering)
         self._call(
             "setJointMotorControlArray",
