@@ -21,7 +21,7 @@ demo: $(VENV)/ready
 	$(BIN)/python sim/demo.py
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/ready
 	@echo "== format, lint, types, import contracts"

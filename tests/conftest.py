@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: the real recordings, and DDS kept on this machine."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-# a domain of its own for each test run, so that two runs on one machine do not meet
+# a domain of its own for each process, so that tests side by side do not meet
 os.environ["ROS_DOMAIN_ID"] = os.environ.get("OFFRL_TEST_DOMAIN", str(1 + os.getpid() % 100))
 
 BAGS = Path(__file__).resolve().parents[2] / "shared" / "bags"
@@ -29,3 +30,13 @@ def bags() -> Path:
 def msgs(bags: Path) -> Path:
     """Message definitions that Humble .db3 files do not carry."""
     return bags / "msg"
+
+
+@pytest.fixture(scope="session")
+def ros() -> Iterator[None]:
+    """Rclpy, initialised: only once in a process that may run several files."""
+    why = "rclpy is not installed: pip install 'offrl[ros]'"
+    rclpy = pytest.importorskip("rclpy", reason=why)
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +62,6 @@ class Player:
 
     def publish(self, topic: str, raw: bytes) -> None:
         self._topics[topic].publish(raw)
-
-
-@pytest.fixture
-def ros() -> Iterator[None]:
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
 
 
 def spin_until(executor: Any, condition: Callable[[], bool], what: str) -> None:

@@ -27,13 +27,6 @@ START_SECONDS = 20.0
 RESEND_SECONDS = 4.0
 
 
-@pytest.fixture(scope="session")
-def ros() -> Iterator[None]:
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
-
-
 class Probe(Node):
     """Publishes sensors and hears everything that the policy node says."""
 
