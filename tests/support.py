@@ -59,14 +59,14 @@ def calibration() -> GateCalibration:
 
 
 def network(action: np.ndarray, size: int = 8) -> onnx.ModelProto:
-    """A graph that answers `action` (2,), and as scores |twist.x| / 2 and |twist.z| / 2.
+    """A graph that answers `action` (a,), and as scores |twist.x| / 2 and |twist.z| / 2.
 
     The scores are 0 for an observation of another `size` than that of the robot above.
     """
     pick = np.zeros((size, 2), np.float32)
     if size == 8:
         pick[4, 0] = pick[5, 1] = 0.5
-    none = np.zeros((size, 2), np.float32)
+    none = np.zeros((size, len(action)), np.float32)
     nodes = [
         helper.make_node("MatMul", ["observation", "none"], ["still"]),
         helper.make_node("Add", ["still", "bias"], ["action"]),
@@ -79,7 +79,7 @@ def network(action: np.ndarray, size: int = 8) -> onnx.ModelProto:
         "test",
         [helper.make_tensor_value_info("observation", TensorProto.FLOAT, [1, size])],
         [
-            helper.make_tensor_value_info("action", TensorProto.FLOAT, [1, 2]),
+            helper.make_tensor_value_info("action", TensorProto.FLOAT, [1, len(action)]),
             helper.make_tensor_value_info("uncertainty", TensorProto.FLOAT, [1, 2]),
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
@@ -89,7 +89,7 @@ def network(action: np.ndarray, size: int = 8) -> onnx.ModelProto:
 
 
 def write_policy(
-    path: Path, action: tuple[float, float] = (0.5, 0.25), text: str = ROBOT, **properties: str
+    path: Path, action: tuple[float, ...] = (0.5, 0.25), text: str = ROBOT, **properties: str
 ) -> Path:
     """Write a policy file for a robot; `properties` replace metadata entries."""
     made = robot(text)

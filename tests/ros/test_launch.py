@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,15 +37,14 @@ def policy(tmp_path: Path) -> str:
     return f"policy:={write_policy(tmp_path / 'policy.onnx')}"
 
 
-@pytest.fixture
-def launch(install: Path, tmp_path: Path) -> Iterator[Launcher]:
-    """Start `ros2 launch` in a process group of its own; end the group with the test."""
+@contextmanager
+def launcher(install: Path, tmp_path: Path, *file: str) -> Iterator[Launcher]:
+    """Start `ros2 launch` of a file in a process group of its own; end the group at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str) -> subprocess.Popen[str]:
-        words = ("ros2", "launch", "offrl_policy", "policy.launch.py", *arguments)
         process = subprocess.Popen(
-            sourced(install, *words),
+            sourced(install, "ros2", "launch", *file, *arguments),
             stdin=subprocess.DEVNULL,
             stdout=(tmp_path / "launch.log").open("w"),
             stderr=subprocess.STDOUT,
@@ -60,6 +60,12 @@ def launch(install: Path, tmp_path: Path) -> Iterator[Launcher]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@pytest.fixture
+def launch(install: Path, tmp_path: Path) -> Iterator[Launcher]:
+    with launcher(install, tmp_path, "offrl_policy", "policy.launch.py") as start:
+        yield start
 
 
 def log(tmp_path: Path) -> str:
