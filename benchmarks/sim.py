@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "sim.json"
 PEER = "ReacherBulletEnv-v0"
 """Task of pybullet_envs_gymnasium that is nearest to one of ours, `PandaReach`."""
-PEER_SUBSTEPS = 4
-"""Its physics steps in a control step (frame_skip in its source)."""
+PEER_SUBSTEPS = 1
+"""Its physics steps in a control step (`frame_skip` in its gym_manipulator_envs.py)."""
 QUIET = 0.3
 """Load average above which results are printed but not kept."""
 

@@ -110,6 +110,10 @@ class Simulation(ABC):
         self._low, self._high = np.array(robot.limits).T
         self._response = Response(self.roles, robot.max_rate, robot.safe_action)
         self._safe = list(robot.safe_action)
+        self._due = [
+            [sensor for sensor in self.sensors if _due(step, sensor.rate)]
+            for step in range(STEPS_PER_SECOND)
+        ]
         self._hold = min(term.hold for term in robot.action)
         self.disturbance: Disturbance | None = None
         """What disturbs the robot, if anything."""
@@ -236,7 +240,7 @@ class Simulation(ABC):
 
     def _measure(self) -> None:
         """Send the messages whose turn it is at this step."""
-        due = [sensor for sensor in self.sensors if _due(self._step, sensor.rate)]
+        due = self._due[self._step % STEPS_PER_SECOND]
         if not due:
             return
         self.body = self._physics.body()

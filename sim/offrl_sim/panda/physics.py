@@ -24,10 +24,14 @@ OPEN = 0.04
 CHAIN = (*range(8), 11)
 """Links from the base to the point between the fingertips."""
 _HAND = CHAIN[-1]
+_SERVO_RATE = 120.0  # [Hz]
+_STRIDE = round(STEPS_PER_SECOND / _SERVO_RATE)
 _TORQUES = np.array([87.0] * 4 + [12.0] * 3)  # [N m] as in the URDF
 _SPEEDS = np.array([2.175] * 4 + [2.61] * 3)  # [rad/s]
 _FINGER_FORCE = 20.0  # [N]
-_DAMPING = 0.02
+_RIDGE = 0.02**2 * np.eye(6)  # the damping
+_HOME = np.array(HOME)
+_STILL = [0.0] * (len(JOINTS) + len(FINGERS))
 _PULL = 4.0  # [1/s] of the errors in the hand's place and orientation
 _LEASH = 0.01  # [m] between the hand and where it should be by now, at most
 _HOMEWARD = 0.5  # [1/s] of the distance to the home posture
@@ -44,6 +48,7 @@ class PandaPhysics(Physics):
         self.drive(0.0, 0.0, 0.0)
         body = self.body()
         self._place = np.array([body.x, body.y, body.z])
+        self._steps = 0
 
     def drive(self, *command: float) -> None:
         """Set the velocity x, y, z at which the servo moves the hand [m/s]."""
@@ -51,7 +56,9 @@ class PandaPhysics(Physics):
 
     def step(self) -> bool:
         """Advance by one step; return whether the arm touches the table."""
-        self._servo()
+        if self._steps % _STRIDE == 0:
+            self._servo()
+        self._steps += 1
         self._call("stepSimulation")
         touching = self._call("getContactPoints", bodyA=self._robot, bodyB=self._ground)
         return any(each[8] <= 0.0 for each in touching)
@@ -100,16 +107,21 @@ class PandaPhysics(Physics):
     def _servo(self) -> None:
         """Set the joints' speeds for the hand's velocity; all slow down where one is too fast."""
         angles, _ = self.joint_states()
-        still = [0.0] * len(angles)
         linear, angular = self._call(
-            "calculateJacobian", self._robot, _HAND, (0.0, 0.0, 0.0), angles.tolist(), still, still
+            "calculateJacobian",
+            self._robot,
+            _HAND,
+            (0.0, 0.0, 0.0),
+            angles.tolist(),
+            _STILL,
+            _STILL,
         )
         jacobian = np.array(linear + angular)[:, : len(JOINTS)]  # (6, 7)
-        homeward = _HOMEWARD * (np.array(HOME) - angles[: len(JOINTS)])
+        homeward = _HOMEWARD * (_HOME - angles[: len(JOINTS)])
         velocity = np.array(self._wanted)
-        self._place += velocity / STEPS_PER_SECOND
+        self._place += velocity / _SERVO_RATE
         twist = np.concatenate([velocity, np.zeros(3)]) + _PULL * self._error()
-        squared = jacobian @ jacobian.T + _DAMPING**2 * np.eye(6)
+        squared = jacobian @ jacobian.T + _RIDGE
         speeds = homeward + jacobian.T @ np.linalg.solve(squared, twist - jacobian @ homeward)
         speeds /= max(float((np.abs(speeds) / _SPEEDS).max()), 1.0)
         self._call(
