@@ -43,6 +43,14 @@ def test_picture_and_video_show_the_episode(task, tmp_path, capsys):
     assert (trace.success, trace.collided) == (result.success, result.collided)
 
 
+@pytest.mark.skipif(not FFMpegWriter.isAvailable(), reason="ffmpeg is not installed")
+def test_video_as_mp4(tmp_path):
+    video = tmp_path / "drive.mp4"
+    sim(["drive", "PandaReach", "--seed", str(SHORT["PandaReach"]), "--video", str(video)])
+    assert video.read_bytes()[4:8] == b"ftyp"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["drive.mp4"]
+
+
 def test_points_of_the_robot_are_turned_and_moved_by_hand():
     points = placed(np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([5.0, 5.0]), np.pi / 2)
     np.testing.assert_allclose(points, [[5.0, 6.0], [3.0, 5.0]])
