@@ -26,6 +26,9 @@ class PolicyGraph(nn.Module):
     mean: Tensor
     std: Tensor
     prototypes: Tensor
+    """(P, o) in normalised coordinates."""
+    norms: Tensor
+    """(P,) squared, of the prototypes."""
 
     def __init__(self, run: TrainedRun, states: NDArray[np.float32]) -> None:
         """Take the networks of a run, and states (n, o), MAX_PROTOTYPES at most, as prototypes."""
@@ -38,6 +41,7 @@ class PolicyGraph(nn.Module):
         self.register_buffer("mean", run.algorithm.normaliser.observation_mean.clone())
         self.register_buffer("std", run.algorithm.normaliser.observation_std.clone())
         self.register_buffer("prototypes", (torch.from_numpy(states) - self.mean) / self.std)
+        self.register_buffer("norms", self.prototypes.square().sum(-1))
 
     def act(self, observation: Tensor) -> Tensor:
         """Return the action (B, a)."""
@@ -54,10 +58,11 @@ class PolicyGraph(nn.Module):
     def distance(self, observation: Tensor) -> Tensor:
         """Return the distance (B,) to the k-th nearest prototype, in normalised coordinates."""
         here = (observation - self.mean) / self.std
-        apart = here[:, None, :] - self.prototypes[None]  # (B, P, o)
-        squared = apart.square().sum(-1)
+        # |s - p|^2 = |s|^2 - 2 s p + |p|^2: one product in place of P differences
+        squared = torch.addmm(self.norms, here, self.prototypes.T, alpha=-2.0)  # (B, P), less |s|^2
         nearest = min(NEIGHBOUR, self.prototypes.shape[0])
-        return squared.topk(nearest, dim=1, largest=False).values[:, -1].sqrt()
+        kth = squared.topk(nearest, dim=1, largest=False).values[:, -1]
+        return (kth + here.square().sum(-1)).clamp_min(0.0).sqrt()
 
 
 def write_graph(graph: PolicyGraph, observation_size: int, path: Path) -> onnx.ModelProto:

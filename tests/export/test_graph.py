@@ -65,3 +65,14 @@ def test_every_graph_is_one_that_the_robot_lets_in(name: str, tmp_path: Path) ->
     states = np.zeros((10, 2), np.float32)
     model = write_graph(PolicyGraph(run, states), 2, tmp_path / "policy.onnx")
     check_model(model.SerializeToString())
+
+
+def test_knn_is_the_distance_to_the_fifth_prototype_also_far_away_and_on_top_of_them() -> None:
+    run = trained("bc", robot_from_yaml(ROBOT, "point.yaml"))
+    states = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+    states[:5] = 0.25  # as where the robot stood still
+    graph = PolicyGraph(run, states)
+    seen = np.concatenate([states[:10], states[:3] + 7.0, states[:3] * 1e3])
+    apart = np.linalg.norm(seen[:, None].astype(np.float64) - states[None], axis=-1)
+    found = graph.distance(torch.from_numpy(seen)).numpy()
+    np.testing.assert_allclose(found, np.sort(apart, 1)[:, 4], rtol=1e-4, atol=2e-3)

@@ -25,7 +25,7 @@ class Payload:
     """The frame that its header names."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Entry(Generic[T]):
     """A message on one clock."""
 
@@ -34,11 +34,11 @@ class Entry(Generic[T]):
     received: int
     """[ns]"""
     payload: T
+    known: int = field(init=False)
+    """The time from which a tick may use it [ns]."""
 
-    @property
-    def known(self) -> int:
-        """The time from which a tick may use it [ns]."""
-        return max(self.stamp, self.received)
+    def __post_init__(self) -> None:
+        self.known = max(self.stamp, self.received)
 
 
 _known = attrgetter("known")

@@ -78,6 +78,9 @@ class Live:
         self._transforms = LiveTransforms(store) if framed else None
         self._keys = {name: self._key(term) for name, term in self._terms.items()}
         self._check_headers()
+        self._observed = [term.name for term in robot.observation if term.source != "action"]
+        if len(self._observed) < len(robot.observation):
+            self._observed += [term.name for term in robot.action]
         longest = max((term.history for term in robot.observation), default=1)
         self._window = (longest + 1) * robot.period
         self.reset()
@@ -126,7 +129,7 @@ class Live:
     def observe(self, tick: int) -> Observation:
         """Return the observation at a tick [ns]."""
         ticks = np.array([tick], dtype=np.int64)
-        series = {name: self._series(name, tick) for name in self._terms}
+        series = {name: self._series(name, tick) for name in self._observed}
         terms = sample_observation(self.robot, series, ticks, self._tree(tick))
         faults = tuple(
             self._fault(name, each, tick) for name, each in terms.items() if each.faults[0]
@@ -187,9 +190,12 @@ class Live:
         for row, entry in enumerate(chosen):
             values[row] = self._decode(name, topic, entry.payload)
         stamps = np.array([entry.stamp for entry in chosen], dtype=np.int64)
-        received = np.array([entry.received for entry in chosen], dtype=np.int64)
-        frames = np.array([entry.payload.frame for entry in chosen], np.str_)
-        return Series(stamps, values, None if clock == "receive" else received, frames)
+        received = None
+        if clock != "receive":
+            received = np.array([entry.received for entry in chosen], dtype=np.int64)
+        framed = self._readers[name].framed
+        frames = np.array([entry.payload.frame for entry in chosen], np.str_) if framed else None
+        return Series(stamps, values, received, frames)
 
     def _decode(self, name: str, topic: str, payload: Payload) -> NDArray[np.float64]:
         reader = self._readers[name]
@@ -197,7 +203,8 @@ class Live:
             try:
                 payload.content = self._message(topic, payload.content)
                 payload.values[name] = reader.values(payload.content)
-                payload.frame = reader.frame_id(reader.texts(payload.content))
+                if reader.framed:
+                    payload.frame = reader.frame_id(reader.texts(payload.content))
             except MalformedMessageError as error:
                 payload.problem = str(error)
                 payload.values[name] = np.full(reader.width, np.nan)

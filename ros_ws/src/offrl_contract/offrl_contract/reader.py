@@ -109,7 +109,7 @@ class TermReader:
 
     def values(self, message: Message) -> Array:
         """Return the term's values (width,) of one message. Raises MalformedMessageError."""
-        values: Array = self.read_message(message)[0][0]
+        values: Array = self._values(self._columns(message), self.texts(message))[0][0]
         return values
 
     def read(
@@ -120,10 +120,8 @@ class TermReader:
         `columns` (T, count) by path hold the fields `paths`, `texts` the strings of the fields
         `same`, which the messages share. Raises MalformedMessageError.
         """
-        seen = self._fields(columns, texts.get(_NAMES, ()))
-        raw, outside = self._in_range(columns, seen) if self._laser else (seen, 0)
-        values = self._reduced(raw)
-        return self._clipped(values), self._counts(seen, values, outside)
+        kept, values, seen, outside = self._values(columns, texts)
+        return kept, self._counts(seen, values, outside)
 
     def read_message(self, message: Message) -> tuple[Array, ValueCounts]:
         """Return values (1, width) of one message as `read` does. Raises MalformedMessageError."""
@@ -138,6 +136,15 @@ class TermReader:
         if self.framed:
             return {_FRAME_ID: [message.header.frame_id]}
         return {_NAMES: message.name} if self._selects else {}
+
+    def _values(
+        self, columns: Mapping[str, Array], texts: Mapping[str, Sequence[str]]
+    ) -> tuple[Array, Array, Array, int]:
+        """Return values (T, width), before clipping too, the fields, and how many out of range."""
+        seen = self._fields(columns, texts.get(_NAMES, ()))
+        raw, outside = self._in_range(columns, seen) if self._laser else (seen, 0)
+        values = self._reduced(raw)
+        return self._clipped(values), values, seen, outside
 
     def _fields(self, columns: Mapping[str, Array], names: Sequence[str]) -> Array:
         """Return the fields (T, fields, n) out of columns (T, count) by path.
