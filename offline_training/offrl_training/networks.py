@@ -160,6 +160,35 @@ class Critic(EnsembleMLP):
         return self.member(0, torch.cat([observation, action], -1))
 
 
+class NormalisedCritic(Critic):
+    """A Critic with LayerNorm before each ReLU (arXiv 1607.06450), which bounds its values."""
+
+    def __init__(
+        self,
+        members: int,
+        observations: int,
+        actions: int,
+        hidden: Sequence[int],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(members, observations, actions, hidden, generator)
+        shapes = [(members, 1, width) for width in hidden]
+        device = generator.device
+        self.gains = nn.ParameterList(torch.ones(shape, device=device) for shape in shapes)
+        self.shifts = nn.ParameterList(torch.zeros(shape, device=device) for shape in shapes)
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:  # type: ignore[override]
+        """Return Q (K, B)."""
+        x = torch.cat([observation, action], -1)
+        x = x.expand(self.members, *x.shape)  # (K, B, o + a)
+        *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
+        for (w, b), gain, shift in zip(hidden, self.gains, self.shifts, strict=True):
+            x = F.layer_norm(torch.baddbmm(b, x, w), w.shape[-1:])
+            x = torch.addcmul(shift, x, gain).relu_()
+        q: Tensor = (x * weight.transpose(1, 2)).sum(-1) + bias.squeeze(-1)  # (K, B)
+        return q
+
+
 class DeterministicPolicy(nn.Module):
     """a = tanh(f(s)): (B, o) to (B, a) in [-1, 1]."""
 

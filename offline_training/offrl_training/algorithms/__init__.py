@@ -14,6 +14,7 @@ from offrl_training.algorithms.cal_ql import CalQL
 from offrl_training.algorithms.cql import CQL
 from offrl_training.algorithms.crr import CRR
 from offrl_training.algorithms.iql import IQL
+from offrl_training.algorithms.rlpd import RLPD
 from offrl_training.algorithms.sac import SAC
 from offrl_training.algorithms.spibb import SPIBB
 from offrl_training.algorithms.td3 import TD3
@@ -26,6 +27,7 @@ ALGORITHMS: dict[str, type[Algorithm[Any]]] = {
     "td3_bc": TD3BC,
     "iql": IQL,
     "sac": SAC,
+    "rlpd": RLPD,
     "cql": CQL,
     "cal_ql": CalQL,
     "awac": AWAC,

@@ -37,6 +37,9 @@ class FinetuneConfig(BaseModel):
     """Steps between evaluations, all on the same scenarios."""
     evaluate_episodes: PositiveInt = 20
     """Scenarios of each evaluation."""
+    evaluate_ends: PositiveInt | None = None
+    """Scenarios of the first evaluation and of the last, if not as many; those of the others are
+    among them."""
     rollback: NonNegativeFloat | None = 0.2
     """An evaluation lower than the best by more than this share of it puts the networks of the best
     back. The last checkpoint is that of the best evaluation, too. None: neither."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from offrl_contract import InputError
 
-from offrl_training.finetuning.rollout import Evaluation
+from offrl_training.finetuning.rollout import Evaluation, dip
 
 
 def draw_curve(evaluations: Sequence[Evaluation], warm_up: int, path: Path) -> None:
@@ -28,10 +28,11 @@ def draw_curve(evaluations: Sequence[Evaluation], warm_up: int, path: Path) -> N
         above.axvspan(0, warm_up, color="0.93", label="warm-up, nothing learned")
     above.fill_between(steps, scores - errors, scores + errors, alpha=0.25, linewidth=0.0)
     above.plot(steps, scores, marker="o", label="evaluation, mean ± standard error")
-    lowest = int(scores.argmin())
-    if scores[lowest] < scores[0]:
-        fall = (scores[0] - scores[lowest]) / max(abs(scores[0]), 1e-9)
-        above.plot(steps[lowest], scores[lowest], "v", color="tab:red", label=f"dip {fall:.0%}")
+    fallen = dip(evaluations)
+    if fallen > 0.0:
+        lowest = int(scores.argmin())
+        label = f"dip {fallen:.0%}"
+        above.plot(steps[lowest], scores[lowest], "v", color="tab:red", label=label)
     above.set_ylabel("return")
     above.legend()
     below.plot(steps, [each.bound_rate for each in evaluations], marker="o")

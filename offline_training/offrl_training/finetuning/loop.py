@@ -17,7 +17,7 @@ from offrl_training.finetuning.config import FinetuneConfig
 from offrl_training.finetuning.driver import Driver, Ended
 from offrl_training.finetuning.envs import EnvProcess, Vector
 from offrl_training.finetuning.replay import MixedSampler, as_dataset
-from offrl_training.finetuning.rollout import Evaluation, evaluate
+from offrl_training.finetuning.rollout import Evaluation, dip, evaluate
 from offrl_training.logging import MetricsLog
 from offrl_training.networks import GaussianPolicy, StateGaussianPolicy, TanhGaussianPolicy
 from offrl_training.trainer import Trainer, check_finite, check_parameters
@@ -61,6 +61,8 @@ class Finetuner:
         self.step = 0
         """Steps in the environment, those of the warm-up included."""
         self.evaluations: list[Evaluation] = []
+        self.best: Evaluation | None = None
+        """The evaluation that no later one has surpassed on the scenarios that both drove."""
         self._best: dict[str, Any] = {}
         self._bound, self._steps = 0, 0
         self._returns: list[float] = []
@@ -70,11 +72,6 @@ class Finetuner:
     def total(self) -> int:
         """Steps in the environment of the whole run."""
         return self.config.warm_up + self.config.steps
-
-    @property
-    def best(self) -> Evaluation | None:
-        """The evaluation with the highest score, the first of equals."""
-        return max(self.evaluations, key=lambda each: each.score, default=None)
 
     def advance(self, driver: Driver) -> None:
         """Take one step in the environment, then learn if the warm-up is over."""
@@ -104,18 +101,17 @@ class Finetuner:
 
     def evaluate(self, env: EnvProcess) -> dict[str, float]:
         """Evaluate the policy, and put the best one back where it has become much worse."""
-        found = evaluate(env, self._act, self.config.evaluate_episodes, self.step)
-        before = self.best
+        config = self.config
+        ends = self.step in (0, self.total)
+        episodes = config.evaluate_ends if ends and config.evaluate_ends else None
+        found = evaluate(env, self._act, episodes or config.evaluate_episodes, self.step)
+        score, best = found.against(self.best or found)
+        fallen = config.rollback is not None and score < best - config.rollback * abs(best)
         self.evaluations.append(found)
-        if before is None or found.score > before.score:
+        if self.best is None or score > best:
+            self.best = found
             state = self.trainer.state()
             self._best = copy.deepcopy({name: state[name] for name in _NETWORKS})
-        share = self.config.rollback
-        fallen = (
-            before is not None
-            and share is not None
-            and found.score < before.score - share * abs(before.score)
-        )
         if fallen:
             self._put_back()
         metrics = {
@@ -130,8 +126,7 @@ class Finetuner:
 
     def finish(self) -> None:
         """Leave with the networks of the best evaluation, unless the run keeps its last ones."""
-        best = self.best
-        if self.config.rollback is not None and best is not self.evaluations[-1]:
+        if self.config.rollback is not None and self.best is not self.evaluations[-1]:
             self._put_back()
 
     def state(self, driver: Driver) -> dict[str, Any]:
@@ -141,6 +136,7 @@ class Finetuner:
             "driver": driver.state(),
             "evaluations": [each.as_dict() for each in self.evaluations],
             "best": self._best,
+            "best_step": self.best.step if self.best else -1,
             "counts": [self._bound, self._steps, self._returns, self._successes],
         }
         return {**self.trainer.state(), "online": online}
@@ -152,6 +148,8 @@ class Finetuner:
         self.step = int(online["step"])
         self.evaluations = [Evaluation(**each) for each in online["evaluations"]]
         self._best = online["best"]
+        found = [each for each in self.evaluations if each.step == online["best_step"]]
+        self.best = found[0] if found else None
         self._bound, self._steps, self._returns, self._successes = online["counts"]
         driver.restore(online["driver"])
 
@@ -189,13 +187,6 @@ class Finetuner:
         self._returns.append(float(ended.rewards.sum()))
         if ended.success is not None:
             self._successes.append(ended.success)
-
-
-def dip(evaluations: list[Evaluation]) -> float:
-    """Return how far the score has fallen below that of the offline policy, as a share of it."""
-    offline = evaluations[0].score
-    lowest = min(each.score for each in evaluations)
-    return (offline - lowest) / max(abs(offline), 1e-9)
 
 
 def run_online(

@@ -1,4 +1,13 @@
-"""What goes on learning: the run's own algorithm, or another that begins from it or beside it."""
+"""What goes on learning: the run's own algorithm, or another that begins from it or beside it.
+
+`continue` of cal_ql is Cal-QL online as in the authors' code: half of each batch from the dataset,
+the calibration stays on, the return-to-go of an online episode is known when it has ended. Its
+deviations: an update follows each step, where theirs follow each episode, as many; the penalty's
+weight stays that of the offline run. `wsrl` follows the authors' finetuning (zhouzypaul/wsrl): SAC
+without the dataset, from the offline networks and optimisers, after a warm-up. Its deviations: the
+run's two critics, not ten with LayerNorm; 1 update per step and 1,000 steps of warm-up by default,
+where theirs are 4 and 5,000.
+"""
 
 from typing import Any
 

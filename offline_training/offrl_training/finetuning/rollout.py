@@ -1,6 +1,6 @@
 """Evaluation: the policy without exploration, on scenarios that never change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,6 +33,11 @@ class Evaluation:
     def score(self) -> float:
         """Mean return."""
         return float(np.mean(self.returns))
+
+    def against(self, other: "Evaluation") -> tuple[float, float]:
+        """Return its score and another's over the scenarios that both drove."""
+        both = min(len(self.returns), len(other.returns))
+        return float(np.mean(self.returns[:both])), float(np.mean(other.returns[:both]))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -84,3 +89,12 @@ def _episode(
         bound += at_limit
         if step.terminal or step.timeout:
             return rewards, bound, step.success, len(action)
+
+
+def dip(evaluations: Sequence[Evaluation]) -> float:
+    """Return how far the policy has fallen below the first evaluation, as a share of its score.
+
+    Each is compared over the scenarios that both drove; 0 where none is lower.
+    """
+    pairs = [each.against(evaluations[0]) for each in evaluations]
+    return max((before - now) / max(abs(before), 1e-9) for now, before in pairs)

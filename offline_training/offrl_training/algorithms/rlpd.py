@@ -1,0 +1,57 @@
+"""RLPD. Ball, Smith, Kostrikov, Levine 2023, arXiv 2302.02948.
+
+SAC that learns online from scratch with offline data in half of each batch (`offrl finetune
+--method rlpd` mixes them). Settings are those of the authors' code (ikostrikov/rlpd). Deviations:
+order of updates and target entropy -a are those of `sac`, theirs is -a/2; the updates per step are
+those of the command, 1 by default against their 20.
+"""
+
+import copy
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from offrl_training.adam import Adam
+from offrl_training.algorithms.base import Dims
+from offrl_training.algorithms.sac import SAC, SACConfig
+from offrl_training.networks import NormalisedCritic
+
+
+class RLPDConfig(SACConfig):
+    """SAC with a large ensemble of critics that LayerNorm keeps from extrapolating."""
+
+    members: PositiveInt = 10
+    """E of algorithm 1: critics."""
+    subset: PositiveInt = 2
+    """Z of algorithm 1: critics drawn for each target, the lowest of which is taken."""
+    entropy_backup: bool = True
+    """Whether the value of the next state counts the policy's entropy."""
+
+
+class RLPD(SAC[RLPDConfig]):
+    """SAC with LayerNorm critics, of which a few, drawn anew each time, make the target."""
+
+    config_type = RLPDConfig
+
+    def build(self, dims: Dims) -> None:
+        """Create what SAC has, with an ensemble of critics."""
+        super().build(dims)
+        config, sizes = self.config, (dims.observation, dims.action, self.config.hidden)
+        self.q = NormalisedCritic(config.members, *sizes, self.generator)
+        self.q_target = copy.deepcopy(self.q).requires_grad_(False)
+        self.q_optimizer = Adam(self.q.parameters(), config.critic_rate)
+
+    def pooled(self, q: Tensor) -> Tensor:
+        """Return the mean of all critics (B,) (algorithm 1)."""
+        return q.mean(0)
+
+    def next_value(self, observations: Tensor) -> Tensor:
+        """Return min over drawn critics of Q'(s, a), a ~ pi, with the entropy if it counts (B,)."""
+        config = self.config
+        action, log_prob = self.policy.sample(observations, 1, self.generator)
+        device = self.generator.device
+        order = torch.randperm(config.members, generator=self.generator, device=device)
+        q = self.q_target(observations, action.squeeze(1))[order[: config.subset]].amin(0)  # (B,)
+        value: Tensor = q - self.log_alpha.exp() * log_prob.squeeze(1)
+        return value if config.entropy_backup else q
