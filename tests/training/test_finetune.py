@@ -2,17 +2,20 @@
 
 import csv
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from kill_at import run_and_kill
 from offrl_contract import cli
 from offrl_training import checkpoint
 from offrl_training.run import load_run
 
 from .conftest import Make
+from .test_algorithms import differing
 
 SMALL = ["--hidden", "16", "16", "--batch", "32", "--steps", "60", "--gamma", "0.9"]
 ONLINE = ["--steps", "80", "--warm-up", "40", "--evaluate-every", "40", "--log-every", "20"]
@@ -178,3 +181,67 @@ def test_a_fall_puts_the_best_networks_back(trained: Path, tmp_path: Path) -> No
     )
     assert same
     assert best <= last
+
+
+def test_a_killed_run_resumes_to_the_last_bit(trained: Path, tmp_path: Path) -> None:
+    """Killed in the middle of an episode, one step after a checkpoint."""
+    outs = [tmp_path / "straight", tmp_path / "killed"]
+    assert finetune(trained / "cal_ql", outs[0], *QUICK) == 0
+    words = [trained / "cal_ql", "--env", POINT, "--out", outs[1], *QUICK, "--save-every", "0"]
+    arguments = ["finetune", *map(str, words)]
+    assert run_and_kill(arguments, 60 + 47) == -signal.SIGKILL  # 60 offline, 47 online
+    last = checkpoint.steps_of(outs[1])[-1]
+    assert last == 40 + 46
+    assert len(checkpoint.load(outs[1], last)["online"]["driver"]["rewards"]) % 25 > 0
+    assert cli.run([*arguments, "--resume"]) == 0
+
+    assert [timeless(row) for row in rows(outs[0])] == [timeless(row) for row in rows(outs[1])]
+    straight, resumed = (checkpoint.load(out, 120) for out in outs)
+    for part in ("algorithm", "gate_critics"):
+        assert differing(straight[part], resumed[part]) == []
+    assert torch.equal(straight["generator"], resumed["generator"])
+    count = straight["sampler"]["online"]
+    assert count == resumed["sampler"]["online"] > 50
+    old, new = (np.fromfile(out / "replay.bin", np.float32)[: 6 * count] for out in outs)
+    assert np.array_equal(old, new)
+    texts = [(out / "evaluations.json").read_text() for out in outs]
+    assert texts[0] == texts[1]
+
+
+def timeless(row: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in row.items() if name != "steps_per_second"}
+
+
+def test_resume_refuses_other_settings(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert finetune(trained / "iql", out, *QUICK) == 0
+    assert finetune(trained / "iql", out, *QUICK, "--resume") == 0
+    assert finetune(trained / "iql", out, *QUICK, "--noise", "0.3", "--resume") == 2
+    assert "noise is 0.3, was 0.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["wsrl", "rlpd", "sac"])
+def test_other_methods(method: str, trained: Path, tmp_path: Path) -> None:
+    """WSRL begins as the policy of the run, the others anew; none but RLPD has the dataset."""
+    out = tmp_path / "out"
+    quick = ["--steps", "30", "--warm-up", "30", "--evaluate-episodes", "1", "--preset", "small"]
+    assert finetune(trained / "cal_ql", out, *quick, "--method", method) == 0
+    before, after = load_run(trained / "cal_ql"), load_run(out)
+    assert after.algorithm_name == {"rlpd": "rlpd"}.get(method, "sac")
+    assert after.training.batch == 128
+    assert after.config.hidden == ((16, 16) if method == "wsrl" else (128, 128))
+    first = checkpoint.load(out, 0)["algorithm"]
+    if method == "wsrl":
+        assert differing(first, {name: before.algorithm.state_dict()[name] for name in first}) == []
+
+
+def test_preset_changes_the_sampled_actions(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    quick = ["--steps", "1", "--warm-up", "0", "--evaluate-episodes", "1"]
+    assert finetune(trained / "cal_ql", out, *quick, "--preset", "small") == 0
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["parameters"]["samples"] == 4
+    assert config["parameters"]["hidden"] == [16, 16]
+    assert config["training"]["batch"] == 128

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 from offrl_contract import InputError, Robot
+from pydantic import NonNegativeFloat
 
 from offrl_training.finetuning.checks import check_env
 from offrl_training.finetuning.config import FinetuneConfig
@@ -49,6 +50,8 @@ class FinetuneCommand:
     """Dataset that the run was trained on; by default looked for beside the run and here."""
     out: Path | None = None
     """Run folder to write; by default RUN_finetuned."""
+    save_every: NonNegativeFloat = 30.0
+    """Time between checkpoints [s]; a kill loses no more than that, and one step or evaluation."""
     resume: bool = False
     """Continue the run in the folder from its last checkpoint, exactly."""
 
@@ -76,7 +79,8 @@ def finetune(argv: list[str]) -> None:
         restore_last(out, tuner, driver)
         _announce(tuner, made, robot, request)
         with deferred_signals() as caught:
-            run_online(tuner, out, (driver, evaluation_env), lambda: bool(caught), _say)
+            envs = driver, evaluation_env
+            run_online(tuner, out, envs, command.save_every, lambda: bool(caught), _say)
     write_evaluations(out, tuner)
     draw_curve(tuner.evaluations, command.finetuning.warm_up, out / "curve.png")
     _conclude(tuner, out)

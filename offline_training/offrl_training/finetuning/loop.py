@@ -22,8 +22,6 @@ from offrl_training.logging import MetricsLog
 from offrl_training.networks import GaussianPolicy, StateGaussianPolicy, TanhGaussianPolicy
 from offrl_training.trainer import Trainer, check_finite, check_parameters
 
-SAVE_EVERY = 30.0
-"""Time between checkpoints [s]: a kill loses no more, and what one step or evaluation takes."""
 _AT_LIMIT = 1.0 - 1e-3
 _NETWORKS = ("algorithm", "gate_critics", "optimizers")
 
@@ -193,13 +191,15 @@ def run_online(
     tuner: Finetuner,
     run: Path,
     envs: tuple[Driver, EnvProcess],
+    save_every: float,
     stop: Callable[[], bool],
     on_log: OnLog,
 ) -> None:
     """Finetune to the last step, or until `stop()`; either way the last step has a checkpoint.
 
-    `envs` are the driver of the learning episodes, and the environment of the evaluations. Raises
-    InputError where training diverges, or the environment crashes again and again.
+    `envs` are the driver of the learning episodes, and the environment of the evaluations;
+    `save_every` is the time between checkpoints [s], longer by what a step or an evaluation takes.
+    Raises InputError where training diverges, or the environment crashes again and again.
     """
     driver, env = envs
     started, first, saved = time.perf_counter(), tuner.step, time.monotonic()
@@ -217,7 +217,7 @@ def run_online(
             last = tuner.step == tuner.total
             if last:
                 tuner.finish()
-            if last or time.monotonic() - saved > SAVE_EVERY:
+            if last or time.monotonic() - saved >= save_every:
                 _save(tuner, run, log, driver)
                 saved = time.monotonic()
         if first < tuner.step < tuner.total:
