@@ -8,6 +8,7 @@ from offrl_contract import cli
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig
 from offrl_training.config import TrainingConfig
+from offrl_training.finetuning.config import FinetuneConfig
 from offrl_training.sweep.plan import SweepConfig
 from readme_tables import options
 
@@ -23,6 +24,11 @@ def tables() -> str:
     for name, kind in ALGORITHMS.items():
         table = options(kind.config_type, AlgorithmConfig, dash="--")
         parts.append(f"`{name}`:\n\n{table}")
+    usage = (
+        "`offrl finetune RUN --env ID [--profile FILE] [--data DATASET] [--out RUN] "
+        "[--save-every SECONDS]\n[--resume]`"
+    )
+    parts.append(f"{usage}:\n\n{options(FinetuneConfig, dash='--')}")
     parts.append(f"A sweep file:\n\n{options(SweepConfig)}")
     return "\n\n".join(parts)
 
