@@ -26,9 +26,10 @@ class Rig:
         if feed:
             self.controller.push("/scan", self.now - 2, encode(scan(ranges or [1.0] * 8), SCAN))
             self.controller.push("/odom", self.now - 1, encode(odometry(x, z), ODOMETRY))
+        self.controller.clock_jumped_back(self.now)
         decision = self.controller.tick(self.now)
-        # the command goes back in, as the node's own
-        self.controller.push("/cmd_vel", self.now + 1, _twist(decision.command))
+        sent = {"/cmd_vel": _twist(decision.command)}
+        self.controller.sent(self.now + 1, decision.command, sent)
         return decision
 
     def ticks(self, count: int, **options: Any) -> list[Decision]:

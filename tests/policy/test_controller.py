@@ -97,9 +97,11 @@ def test_topic_passes_a_fresh_backup_through_the_limits_else_stops(tmp_path: Pat
     rig = make(tmp_path, fallback="topic", blend_time=0.0)
     rig.ticks(10)
     for _ in range(10):
-        rig.controller.backup = (rig.now, np.array([-0.3, 9.0]))
+        rig.controller.back_up(rig.now, [-0.3, 9.0])
         driven = rig.tick(x=4.0)
     np.testing.assert_allclose(driven.command, [-0.3, 2.0])
+    rig.controller.back_up(rig.now, [float("nan"), 0.0])  # at once, however fresh the last good one
+    np.testing.assert_allclose(rig.tick(x=4.0).command, [-0.1, 1.6])
     np.testing.assert_allclose(rig.ticks(20, x=4.0)[-1].command, [0.0, 0.0])
 
 

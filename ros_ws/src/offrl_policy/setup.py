@@ -19,7 +19,10 @@ setup(
     extras_require={"signatures": ["cryptography"]},
     entry_points={
         "console_scripts": ["policy_node = offrl_policy.node:main"],
-        "offrl.commands": ["serve = offrl_policy.commands:serve"],
+        "offrl.commands": [
+            "serve = offrl_policy.commands:serve",
+            "replay = offrl_policy.commands:replay",
+        ],
         "offrl.inspectors": ["onnx = offrl_policy.commands:inspect_policy"],
     },
 )

@@ -35,10 +35,10 @@ def inspect(argv: list[str]) -> None:
     _load(inspectors[kind])(path)
 
 
-def _load(point: EntryPoint) -> Callable[..., None]:
+def _load(point: EntryPoint) -> Callable[..., int | None]:
     """Import a verb; a package that is not installed becomes an error that names it."""
     try:
-        command: Callable[..., None] = point.load()
+        command: Callable[..., int | None] = point.load()
     except ModuleNotFoundError as error:
         raise InputError(
             f"offrl {point.name}: needs the Python package '{error.name}', which is not installed. "
@@ -53,7 +53,7 @@ def _help(verbs: dict[str, EntryPoint]) -> str:
 
 
 def run(argv: list[str]) -> int:
-    """Run one verb and return the exit code: 0 done, 2 bad input, 130 interrupted."""
+    """Run one verb and return its exit code: 0 done, 2 bad input, 130 interrupted."""
     verbs = commands()
     if not argv or argv[0] in ("-h", "--help"):
         print(_help(verbs))
@@ -61,14 +61,13 @@ def run(argv: list[str]) -> int:
     try:
         if argv[0] not in verbs:
             raise InputError(f"offrl: unknown verb '{argv[0]}'.{nearest(argv[0], verbs)}")
-        _load(verbs[argv[0]])(argv[1:])
+        return _load(verbs[argv[0]])(argv[1:]) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return 0
 
 
 def main() -> None:

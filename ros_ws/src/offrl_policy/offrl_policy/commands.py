@@ -1,4 +1,4 @@
-"""The verb `serve`, and what `inspect` shows of a policy file."""
+"""The verbs `serve` and `replay`, and what `inspect` shows of a policy file."""
 
 import argparse
 from pathlib import Path
@@ -6,6 +6,9 @@ from pathlib import Path
 from offrl_contract import InputError
 
 from offrl_policy.policy_file import Policy
+from offrl_policy.replay import replay as replay_bag
+
+_MOST_SHOWN = 20
 
 
 def serve(argv: list[str]) -> None:
@@ -51,6 +54,33 @@ def serve(argv: list[str]) -> None:
     if given.trusted_keys:
         values |= {"require_signature": True, "trusted_keys": given.trusted_keys.resolve()}
     main([*ros, *(part for name, value in values.items() for part in ("-p", f"{name}:={value}"))])
+
+
+def replay(argv: list[str]) -> int:
+    """Run `offrl replay`; return 1 where a decision differs. Raises InputError."""
+    parser = argparse.ArgumentParser(
+        "offrl replay",
+        description="Decide a recorded drive again, and say where the decisions differ. The bag "
+        "holds the node's topic ~/decision and the robot file's topics.",
+    )
+    parser.add_argument("bag", type=Path, help="bag (folder, .mcap or .db3)")
+    parser.add_argument("--policy", type=Path, required=True, help="the policy file that drove")
+    parser.add_argument("--topic", help="topic of the decisions, where there are several")
+    given = parser.parse_args(argv)
+    outcome = replay_bag(given.bag, given.policy, given.topic)
+    for each in outcome.differences[:_MOST_SHOWN]:
+        print(f"tick {each.tick / 1e9:.6f}: {each.what}")
+    more = len(outcome.differences) - _MOST_SHOWN
+    if more > 0:
+        print(f"and {more} more")
+    print(
+        f"{given.bag}: {outcome.checked} decisions made again, {len(outcome.differences)} differ; "
+        f"commands by at most {outcome.largest:.2g} of the action range; {outcome.skipped} skipped "
+        f"(before the first keyframe, after a gap), {outcome.lost} messages not in the bag"
+    )
+    if not outcome.checked:
+        raise InputError(f"{given.bag}: no decision could be made again")
+    return int(bool(outcome.differences))
 
 
 def inspect_policy(path: Path) -> None:

@@ -1,7 +1,8 @@
 """One tick of the policy: sample, check, run, gate, limit. No ROS here; time is an argument."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from offrl_contract.reader import MalformedMessageError, Message
 from offrl_policy.gate import Gate, GateSettings, State
 from offrl_policy.limits import Limiter
 from offrl_policy.policy_file import Policy
+from offrl_policy.record import Inputs, Keyframe, Record, Snapshot, Timed, Values, digest
 
 Array = NDArray[np.float64]
 Fallback = Literal["stop", "hold", "topic"]
@@ -49,6 +51,13 @@ class Decision:
     observation: Observation
     levels: dict[str, float]
     """Score over threshold."""
+    inputs: Inputs
+    """What the controller was told since the tick before."""
+
+    @property
+    def ages(self) -> dict[str, int]:
+        """How old the sample of each term is [ns]; -1 where there is none."""
+        return {name: int(each.ages[0]) for name, each in self.observation.terms.items()}
 
 
 class Controller:
@@ -62,10 +71,10 @@ class Controller:
         self.limiter = Limiter(policy.robot)
         self.fault = ""
         """A fault found outside the tick, such as a changed definition; STOP while it is set."""
-        self.backup: tuple[int, Array] | None = None
-        """Stamp [ns] and command (a,) of the backup controller."""
+        self.inputs = Inputs()
         self.late = 0
         """Late ticks in a row."""
+        self._backup: tuple[int, Array] | None = None
         self._memory = policy.initial_memory
         self._safe: Array = np.array(policy.robot.safe_action)
         self._last_tick: int | None = None
@@ -79,17 +88,50 @@ class Controller:
         self, topic: str, stamp: int, content: bytes | Message, published: int | None = None
     ) -> None:
         """Take a message received at `stamp` [ns] and sent at `published` [ns], or at once."""
+        if isinstance(content, bytes):
+            self.inputs.messages[topic].append((stamp, published, digest(content)))
         try:
             self.live.push(topic, stamp, content, published)
         except MalformedMessageError as error:
             self.gate.stop(str(error))
+
+    def sent(self, stamp: int, command: Array, messages: Mapping[str, Message]) -> None:
+        """Take the command (a,) that was just published, and its messages by topic."""
+        self.inputs.sent.append((stamp, tuple(command.tolist())))
+        for topic, message in messages.items():
+            self.push(topic, stamp, message)
+
+    def back_up(self, stamp: int, command: Sequence[float]) -> None:
+        """Take the command (a,) of the backup controller, received at `stamp` [ns].
+
+        One that is not finite, or () in a record, leaves none.
+        """
+        values = np.array(command, np.float64)
+        usable = values.size > 0 and bool(np.isfinite(values).all())
+        self.inputs.backup = (stamp, _numbers(values) if usable else ())
+        self._backup = (stamp, values) if usable else None
+
+    def stop(self, reason: str) -> None:
+        """Go to STOP until the next tick."""
+        self.inputs.stop = reason
+        self.gate.stop(reason)
+
+    def reset(self) -> None:
+        """Release a latched FALLBACK."""
+        self.inputs.reset = True
+        self.gate.reset()
+
+    def change(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        self.settings = settings
+        self.gate.settings = settings.gate
 
     def clock_jumped_back(self, now: int) -> bool:
         """Forget everything if time ran backwards; return whether it did."""
         if self._last_tick is None or now >= self._last_tick:
             return False
         self.live.reset()
-        self.backup = None
+        self._backup = None
         self._last_tick = None
         self._last_driven = None
         self.gate.stop("the clock jumped back")
@@ -113,7 +155,72 @@ class Controller:
         if self.gate.state in DRIVING:
             self._last_driven = (now, command)
         state, levels = self.gate.state, dict(self.gate.levels)
-        return Decision(now, state, self.gate.reason, command, observation, levels)
+        inputs, self.inputs = self.inputs, Inputs()
+        inputs.engaged, inputs.late, inputs.fault = engaged, self.late, self.fault
+        return Decision(now, state, self.gate.reason, command, observation, levels, inputs)
+
+    def record(
+        self, decision: Decision, session: str, count: int, topics: Mapping[str, str] | None
+    ) -> Record:
+        """Return the record of the tick that was just decided; `topics` make it a keyframe."""
+        inputs = decision.inputs
+        keyframe = topics and Keyframe(
+            policy=self.policy.checksum,
+            settings=asdict(self.settings),
+            topics=dict(topics),
+            after=self.snapshot(),
+        )
+        return Record(
+            session=session,
+            count=count,
+            tick=decision.tick,
+            engaged=inputs.engaged,
+            late=inputs.late,
+            fault=inputs.fault,
+            messages={topic: tuple(each) for topic, each in inputs.messages.items()},
+            sent=tuple(inputs.sent),
+            backup=inputs.backup,
+            reset=inputs.reset,
+            stop=inputs.stop,
+            state=decision.state.value,
+            reason=decision.reason,
+            command=_numbers(decision.command),
+            levels=decision.levels,
+            ages=decision.ages,
+            keyframe=keyframe or None,
+        )
+
+    def snapshot(self) -> Snapshot:
+        """Return everything that the next tick depends on, but for the messages."""
+        return Snapshot(
+            gate=self.gate.snapshot(),
+            last_command=_numbers(self.limiter.last),
+            last_tick=self._last_tick,
+            driver=self._driver,
+            origin=_numbers(self._from),
+            handed_over=self._handed_over,
+            last_driven=_timed(self._last_driven),
+            engaged=self._engaged,
+            backup=_timed(self._backup),
+            memory=tuple(map(_numbers, self._memory)),
+        )
+
+    def restore(self, known: Snapshot) -> None:
+        """Go on from a snapshot."""
+        self.gate.restore(known.gate)
+        self.limiter.last = np.array(known.last_command)
+        self._last_tick = known.last_tick
+        self._driver, self._from = known.driver, np.array(known.origin)
+        self._handed_over, self._engaged = known.handed_over, known.engaged
+        self._last_driven = known.last_driven and (
+            known.last_driven[0],
+            np.array(known.last_driven[1]),
+        )
+        self._backup = known.backup and (known.backup[0], np.array(known.backup[1]))
+        self._memory = tuple(
+            np.array(values, np.float32).reshape(like.shape)
+            for values, like in zip(known.memory, self.policy.initial_memory, strict=True)
+        )
 
     def _judge(self, now: int, observation: Observation) -> Array:
         """Run the checks, the network and the gate; return the action, safe where there is none.
@@ -164,9 +271,17 @@ class Controller:
             since, held = self._last_driven
             if now - since <= settings.hold_time * 1e9:
                 return "hold", held
-        if state is State.FALLBACK and settings.fallback == "topic" and self.backup:
-            stamp, command = self.backup
+        if state is State.FALLBACK and settings.fallback == "topic" and self._backup:
+            stamp, command = self._backup
             fresh = now - stamp <= min(t.hold for t in self.policy.robot.action) * 1e9
-            if fresh and np.isfinite(command).all():
+            if fresh:
                 return "topic", command
         return "stop", self._safe
+
+
+def _numbers(values: NDArray[Any]) -> Values:
+    return tuple(values.ravel().tolist())
+
+
+def _timed(command: tuple[int, Array] | None) -> Timed | None:
+    return command and (command[0], _numbers(command[1]))

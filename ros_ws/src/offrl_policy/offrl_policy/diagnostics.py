@@ -83,8 +83,7 @@ def node_diagnostics(
         "robot digest": robot.digest(),
     }
     if decision is not None:
-        for term, sample in decision.observation.terms.items():
-            age = int(sample.ages[0])
+        for term, age in decision.ages.items():
             values[f"age of {term} [s]"] = f"{age / 1e9:.3f}" if age >= 0 else "none"
     status = DiagnosticStatus(
         level=LEVELS[decision.state] if decision else DiagnosticStatus.STALE,

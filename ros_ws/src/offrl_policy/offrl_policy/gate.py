@@ -11,6 +11,8 @@ from enum import Enum
 from offrl_contract.robot import Spec
 from pydantic import Field, PositiveFloat
 
+from offrl_policy.record import GateState
+
 
 class ScoreCalibration(Spec):
     """What is normal for one score."""
@@ -116,7 +118,7 @@ class Gate:
 
     def __init__(self, calibration: GateCalibration, settings: GateSettings) -> None:
         self._calibration = calibration
-        self._settings = settings
+        self.settings = settings
         self._cusum = Cusum(calibration)
         self.state = State.STOP
         self.reason = "not started"
@@ -142,6 +144,22 @@ class Gate:
         """Release the latch; FALLBACK is left once scores are calm for the dwell time."""
         self._latched = False
 
+    def snapshot(self) -> GateState:
+        """Return everything that the next step depends on."""
+        return GateState(
+            state=self.state.value,
+            reason=self.reason,
+            latched=self._latched,
+            calm_since=self._calm_since,
+            cusum=tuple(self._cusum.values),
+        )
+
+    def restore(self, known: GateState) -> None:
+        """Go on from a snapshot."""
+        self.state, self.reason = State(known.state), known.reason
+        self._latched, self._calm_since = known.latched, known.calm_since
+        self._cusum.values = list(known.cusum)
+
     def step(self, now: int, scores: list[float]) -> State:
         """Take the scores of a tick whose checks all passed; return the state."""
         in_fallback = self.state is State.FALLBACK or self._latched
@@ -152,7 +170,7 @@ class Gate:
             self.fall_back(f"unfamiliar: {cause} at {level:.2f} of its threshold")
         elif in_fallback:
             self._hold_fallback(now, level)
-        elif level >= self._settings.caution:
+        elif level >= self.settings.caution:
             self.state, self.reason = State.CAUTION, f"{cause} at {level:.2f} of its threshold"
         else:
             self.state, self.reason = State.NOMINAL, "familiar"
@@ -170,13 +188,13 @@ class Gate:
 
     def _hold_fallback(self, now: int, level: float) -> None:
         """Stay in FALLBACK until scores are calm for the dwell time and the latch is released."""
-        latched = self._latched and self._settings.latch
-        if level >= self._settings.release:
+        latched = self._latched and self.settings.latch
+        if level >= self.settings.release:
             self._calm_since = None
         elif self._calm_since is None:
             self._calm_since = now
         calm = self._calm_since is not None and (
-            now - self._calm_since >= self._settings.dwell * 1e9
+            now - self._calm_since >= self.settings.dwell * 1e9
         )
         if calm and not latched:
             self.state, self.reason, self._latched = State.NOMINAL, "familiar again", False

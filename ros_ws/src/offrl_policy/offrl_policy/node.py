@@ -9,8 +9,10 @@ import signal
 import sys
 import time
 import traceback
+import uuid
 from typing import Any
 
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from offrl_contract import InputError, Robot
@@ -32,7 +34,7 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float32MultiArray
+from std_msgs.msg import Float32MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 
 from offrl_policy import parameters
@@ -90,7 +92,7 @@ class PolicyNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start ticking, in STOP."""
         assert self.controller is not None
-        self.controller.gate.stop("just activated")
+        self.controller.stop("just activated")
         self.active = True
         self._tick_timer.reset()
         return super().on_activate(state)
@@ -117,7 +119,7 @@ class PolicyNode(LifecycleNode):
         """Publish the safe command at once, if this node drives."""
         if self.active and self.engaged and self.controller is not None:
             robot = self.controller.policy.robot
-            self._publish_command(self.controller.limiter.last * 0.0 + robot.safe_action)
+            self._publish_command(np.array(robot.safe_action))
             for publisher in self._commands.values():
                 publisher.wait_for_all_acked(Duration(seconds=0.2))
         self.active = False
@@ -136,6 +138,9 @@ class PolicyNode(LifecycleNode):
         self._checked: set[str] = set()
         self._statistics = TickStatistics(1.0 / robot.rate)
         self._names = observation_names(robot)
+        self._session, self._count = uuid.uuid4().hex[:12], 0
+        topics = robot.topics(signals=False)
+        self._resolved = {topic: self.resolve_topic_name(topic) for topic in topics}
         self._create_topics()
         if given.backup_topic:
             self._create_backup(given.backup_topic)
@@ -181,6 +186,7 @@ class PolicyNode(LifecycleNode):
         self._gate = self._publisher(DiagnosticStatus, "~/gate", 10)
         self._uncertainty = self._publisher(Float32MultiArray, "~/uncertainty", 10)
         self._observation = self._publisher(JointState, "~/observation", 10)
+        self._record = self._publisher(String, "~/decision", 100)
         self._diagnostics = self._publisher(DiagnosticArray, "/diagnostics", 10)
 
     def _create_backup(self, topic: str) -> None:
@@ -236,11 +242,7 @@ class PolicyNode(LifecycleNode):
         except MalformedMessageError as error:
             self.get_logger().warning(f"backup command: {error}", throttle_duration_sec=1.0)
             return
-        limiter = self.controller.limiter
-        self.controller.backup = (
-            self.get_clock().now().nanoseconds,
-            limiter.last * 0.0 + command,
-        )
+        self.controller.back_up(self.get_clock().now().nanoseconds, command)
 
     def _on_engage(self, request: Any, response: Any) -> Any:
         if self.engaged and not request.data:
@@ -258,7 +260,7 @@ class PolicyNode(LifecycleNode):
 
     def _on_reset(self, request: Any, response: Any) -> Any:  # noqa: ARG002
         assert self.controller is not None
-        self.controller.gate.reset()
+        self.controller.reset()
         response.success = True
         response.message = f"released; {self.controller.gate.state.value}"
         return response
@@ -282,11 +284,12 @@ class PolicyNode(LifecycleNode):
     def _publish_command(self, command: Any) -> None:
         assert self.controller is not None
         now = self.get_clock().now()
-        for topic, message in self._messages.build(command, now.to_msg()).items():
+        messages = self._messages.build(command, now.to_msg())
+        for topic, message in messages.items():
             self._commands[topic].publish(message)
-            # one past the tick even where simulated time stands still: in force from here on
-            tick = self.decision.tick if self.decision else 0
-            self.controller.push(topic, max(now.nanoseconds, tick) + 1, message)
+        # one past the tick even where simulated time stands still: in force from here on
+        tick = self.decision.tick if self.decision else 0
+        self.controller.sent(max(now.nanoseconds, tick) + 1, command, messages)
 
     def _report(self, decision: Decision, changed: bool) -> None:
         assert self.controller is not None
@@ -301,6 +304,17 @@ class PolicyNode(LifecycleNode):
         seen = JointState(name=self._names, position=decision.observation.vector.tolist())
         seen.header.stamp.sec, seen.header.stamp.nanosec = divmod(decision.tick, 10**9)
         self._observation.publish(seen)
+        self._publish_record(decision)
+
+    def _publish_record(self, decision: Decision) -> None:
+        """Publish what the decision was made from, if anybody listens."""
+        assert self.controller is not None
+        count, self._count = self._count, self._count + 1
+        if self._record.get_subscription_count():
+            every = max(1, round(self.controller.policy.robot.rate))
+            topics = self._resolved if count % every == 0 else None
+            record = self.controller.record(decision, self._session, count, topics)
+            self._record.publish(String(data=record.model_dump_json()))
 
     def _each_second(self) -> None:
         if self.controller is None:

@@ -171,6 +171,7 @@ class Policy:
             raise InputError(
                 f"{self.path}: metadata cannot be read: {error.title}: {key}: {first['msg']}"
             ) from error
+        self.checksum = properties["sha256"]
         hidden = (*_KEYS, "sha256", "ed25519")
         self.signed = "ed25519" in properties
         self.about: dict[str, str] = {k: v for k, v in properties.items() if k not in hidden}
