@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from offrl_sim.drive import drive
 from offrl_sim.env import TaskEnv
+from offrl_sim.fit.commands import FitConfig, report_fit
 from offrl_sim.profile import load_profile
 from offrl_sim.record import record_bags
 
@@ -78,10 +79,13 @@ def record(argv: list[str]) -> None:
 
 
 def sim(argv: list[str]) -> None:
-    """Run `offrl sim drive`. Raises InputError."""
-    runs = {"drive": DriveConfig}
+    """Run `offrl sim drive` or `offrl sim fit`. Raises InputError."""
+    runs = {"drive": DriveConfig, "fit": FitConfig}
     config = tyro.extras.subcommand_cli_from_dict(runs, prog="offrl sim", args=argv)
-    _drive(config)
+    if isinstance(config, FitConfig):
+        report_fit(config)
+    else:
+        _drive(config)
 
 
 def _drive(config: DriveConfig) -> None:

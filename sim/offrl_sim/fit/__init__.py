@@ -1,0 +1,1 @@
+"""Estimates from logs how a base differs from the simulated one."""

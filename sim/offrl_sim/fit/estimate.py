@@ -1,0 +1,182 @@
+"""What a log says of a base, parameter by parameter, and what it cannot say.
+
+What the response model leaves out (tyres, a servo's own delay) biases its fit. So the same fit is
+made to a replay in the task's physics under the estimate, whose truth is known, and the difference
+is taken off: indirect inference (Gourieroux, Monfort, Renault, Journal of Applied Econometrics 8,
+1993).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl_sim.fit.fitting import HIGH, NOMINAL, Fit, Fitting
+from offrl_sim.fit.log import Floats
+from offrl_sim.fit.problem import LENGTH, Base, Windows
+from offrl_sim.fit.replay import NAMES, simulate
+from offrl_sim.physics import STEPS_PER_SECOND, DrivingPhysics
+from offrl_sim.profile import Conditions, SimProfile
+
+CHANNELS = ("speed", "yaw rate")
+"""What is measured, as `Windows.motion` has it [m/s], [rad/s]."""
+SHARP = {"action_latency": 0.05, "speed_gain": 0.2, "steering_gain": 0.2, "speed_lag": 0.1}
+"""Widest 95 % interval of a parameter that counts as identified."""
+EXPLAINED = 0.5
+"""Share of a channel's variance that the replay has to explain, for it to tell a parameter."""
+REPLAYED = 40
+"""Windows that are replayed in the task's physics."""
+GRAIN = np.array([1.0 / STEPS_PER_SECOND, 0.005, 0.005, 1.0 / STEPS_PER_SECOND])
+"""What the simulator itself tells apart, (4,): intervals are wider by this on either side."""
+_CORRECTIONS = 2
+_LEAST = np.array([0.0, 0.2, 0.2, 0.0])
+_TOLD_BY = {
+    "action_latency": (0, 1),
+    "speed_gain": (0,),
+    "steering_gain": (1,),
+    "speed_lag": (0,),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One parameter of a profile."""
+
+    name: str
+    value: float
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    nominal: float
+    reason: str
+    """Why the log does not identify it; empty where it does."""
+
+
+@dataclass(frozen=True)
+class Residual:
+    """How well a channel is replayed, outliers included."""
+
+    channel: str
+    rms: float
+    """Under the estimate."""
+    nominal: float
+    """RMS under the nominal parameters."""
+    explained: float
+    """Share of the variance."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Estimates, and how well they replay the log."""
+
+    estimates: list[Estimate]
+    residuals: list[Residual]
+    windows: int
+    notes: list[str]
+
+    @property
+    def seconds(self) -> float:
+        """Time that was compared [s]."""
+        return self.windows * LENGTH
+
+    @property
+    def profile(self) -> dict[str, float]:
+        """What is identified, as keys of a profile."""
+        return {each.name: each.value for each in self.estimates if not each.reason}
+
+
+def conditions(parameters: Floats, friction: float = 1.0) -> Conditions:
+    """Return an episode's conditions under parameters (4,)."""
+    values = dict(zip(NAMES, np.clip(parameters, _LEAST, HIGH).tolist(), strict=True))
+    profile = SimProfile.model_validate({**values, "friction": friction})
+    return profile.draw(np.random.default_rng(0))
+
+
+def estimate(
+    base: Base, windows: Windows, physics: DrivingPhysics, rng: np.random.Generator
+) -> Result:
+    """Estimate delay, gains and lag from windows of a log."""
+    channels = np.array([windows.motion[..., k][windows.known].std() > 1e-6 for k in (0, 1)])
+    fitting = Fitting(base, windows, channels)
+    fitted = fitting.settle(windows.motion)
+    residuals = _residuals(fitting, windows, fitted)
+    bias = np.zeros(len(NAMES))
+    if max(each.explained for each in residuals) >= EXPLAINED:
+        bias = _bias(base, windows, channels, physics, fitted)
+    value = np.clip(fitted.parameters - bias, _LEAST, HIGH)
+    low, high = np.quantile(fitting.replicates(fitted, rng) - bias, (0.025, 0.975), axis=0)
+    low, high = (np.clip(end, _LEAST, HIGH) for end in (low - GRAIN, high + GRAIN))
+    estimates = [
+        Estimate(
+            name,
+            float(value[k]),
+            float(low[k]),
+            float(high[k]),
+            float(NOMINAL[k]),
+            _reason(name, float(value[k]), float(low[k]), float(high[k]), channels, residuals),
+        )
+        for k, name in enumerate(NAMES)
+    ]
+    return Result(estimates, residuals, len(windows), [])
+
+
+def _bias(
+    base: Base,
+    windows: Windows,
+    channels: NDArray[np.bool_],
+    physics: DrivingPhysics,
+    fitted: Fit,
+) -> Floats:
+    """Return what the response model makes of the task's physics, less the truth (4,)."""
+    rows = np.linspace(0, len(windows) - 1, min(len(windows), REPLAYED)).round().astype(int)
+    some = windows.only(rows)
+    fitting, bias = Fitting(base, some, channels), np.zeros(len(NAMES))
+    for _ in range(_CORRECTIONS):
+        given = conditions(fitted.parameters - bias)
+        truth = np.array([getattr(given, name) for name in NAMES])
+        simulated = simulate(base, some, physics, given)
+        echoed = fitting.fit(simulated, fitted.parameters, fitted.deviations)
+        bias = echoed.parameters - truth
+    return bias
+
+
+def _residuals(fitting: Fitting, windows: Windows, fitted: Fit) -> list[Residual]:
+    nominal = fitting.left_over(windows.motion, NOMINAL)
+    found = []
+    for k in np.flatnonzero(fitting.channels).tolist():
+        known = windows.known
+        motion, left = windows.motion[..., k][known], fitted.left_over[..., k][known]
+        variance = max(float(motion.var()), 1e-9)
+        found.append(
+            Residual(
+                CHANNELS[k],
+                float(np.sqrt((left**2).mean())),
+                float(np.sqrt((nominal[..., k][known] ** 2).mean())),
+                max(1.0 - float((left**2).mean()) / variance, 0.0),
+            )
+        )
+    return found
+
+
+def _reason(
+    name: str,
+    value: float,
+    low: float,
+    high: float,
+    channels: NDArray[np.bool_],
+    residuals: list[Residual],
+) -> str:
+    """Say why a parameter is not identified; nothing where it is."""
+    told_by = [CHANNELS[k] for k in _TOLD_BY[name] if channels[k]]
+    if not told_by:
+        return f"the log has no {CHANNELS[_TOLD_BY[name][0]]}"
+    best = max(
+        (each for each in residuals if each.channel in told_by), key=lambda each: each.explained
+    )
+    if best.explained < EXPLAINED:
+        return f"the commands explain {best.explained:.0%} of the {best.channel}"
+    if value > 0.98 * HIGH[NAMES.index(name)]:
+        return "at the edge of the range searched"
+    if high - low > SHARP[name]:
+        return f"wider than {SHARP[name]:g}: the commands hardly tell it"
+    return ""
