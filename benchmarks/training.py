@@ -1,15 +1,18 @@
-"""Gradient steps per CPU-second of every algorithm: ours, d3rlpy's, and what the products allow.
+"""Gradient steps per CPU-second of every algorithm: ours, its peers', and what the products allow.
 
 The limit is the time of the step's matrix products alone: their shapes are recorded in real steps,
 their number checked against PyTorch's counter, and they are replayed as bare `torch.mm(out=)`.
 Ours, ours in bfloat16 where the processor multiplies it, and the limit take turns in one process, a
-window at a time; d3rlpy has a process of its own, as it is. The fastest window of each counts.
+window at a time; d3rlpy, CORL and JAX-CORL have processes of their own. The fastest window of each
+counts.
 
-Observation 17, action 6, batch 256, two hidden layers of 256; other settings are the defaults. Both
-sides get batches from our sampler, whose time counts.
+Observation 17, action 6, batch 256, two hidden layers of 256; other settings are the defaults. We
+and d3rlpy get batches from our sampler, CORL and JAX-CORL from their own; the time of it counts.
 
-Run it alone on the machine: `.venv/bin/python benchmarks/training.py`, with d3rlpy installed (it
-says how) or `--no-peer`.
+Run it alone on the machine, with d3rlpy installed (it says how) or `--no-peer`, and with checkouts
+of the others if they are to be timed (corl_peers.py says how, and what differs):
+
+    .venv/bin/python benchmarks/training.py --corl CORL --jax-corl JAX-CORL jax/bin/python
 """
 
 import json
@@ -18,11 +21,12 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import corl_peers
 import torch
 import tyro
 from d3rlpy_peer import MATCHES, TIMED, VERSION, Peer, import_d3rlpy
@@ -69,9 +73,13 @@ class Config:
     threads: tuple[int, ...] = (1, 2)
     """CPU threads, one table each."""
     seconds: float = 4.0
-    """CPU time for each of the three, at least."""
+    """CPU time for each of them, at least."""
     peer: bool = True
     """Whether d3rlpy is timed, too."""
+    corl: Path | None = None
+    """Checkout of CORL; timed if given."""
+    jax_corl: tuple[Path, Path] | None = None
+    """Checkout of JAX-CORL and a Python that has JAX; timed if given."""
     measure: tuple[Literal["ours", "d3rlpy"], str, int] | None = None
     """Internal: time one side of an algorithm with so many threads, in this process."""
 
@@ -221,11 +229,10 @@ def measure_peer(name: str, threads: int, config: Config) -> None:
 
 
 def run(name: str, threads: int, config: Config) -> dict[str, Any]:
-    """Time one algorithm, ours and d3rlpy's each in a process of its own."""
-    compared = config.peer and name in MATCHES | TIMED
-    found = [_child(who, name, threads, config) for who in ("ours", "d3rlpy")[: 1 + compared]]
-    rates = {key: each for one in found for key, each in one["rates"].items()}
-    flops, mine, limit = found[0]["flops"], rates["ours"]["cpu"], rates["limit"]["cpu"]
+    """Time one algorithm, ours and each peer's in a process of its own."""
+    found = _child(_measuring("ours", name, threads, config), threads)
+    flops, rates = found["flops"], found["rates"]
+    mine, limit = rates["ours"]["cpu"], rates["limit"]["cpu"]
     ratios = {
         "of the limit": mine / limit,
         "gate's share": mine / rates["ours with gate"]["cpu"] - 1.0,
@@ -233,10 +240,12 @@ def run(name: str, threads: int, config: Config) -> dict[str, Any]:
     half = rates["ours in bf16"]["cpu"] if "ours in bf16" in rates else None
     if half:
         ratios["bf16 over ours"] = half / mine
-    if compared:
-        ratios["over d3rlpy"] = mine / rates["d3rlpy"]["cpu"]
-    if half and compared:
-        ratios["bf16 over d3rlpy"] = half / rates["d3rlpy"]["cpu"]
+    for command in peer_commands(name, threads, config):
+        ((peer, theirs),) = _child(command, threads)["rates"].items()
+        rates[peer] = theirs
+        ratios[f"over {peer}"] = mine / theirs["cpu"]
+        if half:
+            ratios[f"bf16 over {peer}"] = half / theirs["cpu"]
     return {
         "GFLOP per step": round(flops / 1e9, 3),
         "GFLOP/s of the limit": round(flops * limit / 1e9, 1),
@@ -248,9 +257,67 @@ def run(name: str, threads: int, config: Config) -> dict[str, Any]:
     }
 
 
-def _child(who: str, name: str, threads: int, config: Config) -> dict[str, Any]:
+def peer_commands(name: str, threads: int, config: Config) -> Iterator[list[str]]:
+    """Return the commands that time an algorithm in the peers that are given and have it."""
+    if config.peer and name in MATCHES | TIMED:
+        yield _measuring("d3rlpy", name, threads, config)
+    for peer, (checkout, python) in checkouts(config).items():
+        if name in corl_peers.PEERS[peer]:
+            job = corl_peers.Job(
+                peer,
+                str(checkout),
+                name,
+                observation=DIMS.observation,
+                action=DIMS.action,
+                batch=BATCH,
+                transitions=TRANSITIONS,
+                threads=threads,
+                seconds=config.seconds,
+            )
+            yield [str(python), corl_peers.__file__, json.dumps(asdict(job))]
+
+
+def checkouts(config: Config) -> dict[str, tuple[Path, Path]]:
+    """Return the checkout of each peer that has one, and its Python."""
+    found = {}
+    if config.corl:
+        found["CORL"] = config.corl, Path(sys.executable)
+    if config.jax_corl:
+        found["JAX-CORL"] = config.jax_corl
+    return found
+
+
+def commit(checkout: Path) -> str:
+    """Return the commit of a checkout."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.check_output(command, text=True).strip()
+
+
+def version(peer: str, checkout: Path, python: Path) -> dict[str, str]:
+    """Return the commit, and the version of JAX. Raises InputError if a file or JAX is missing."""
+    for theirs in corl_peers.PEERS[peer].values():
+        if not (checkout / theirs.file).is_file():
+            raise InputError(f"{checkout / theirs.file} is missing in this checkout of {peer}")
+    if peer == "CORL":
+        return {"commit": commit(checkout)}
+    command = [
+        str(python),
+        "-c",
+        "import distrax, flax, jax, optax, pydantic; print(jax.__version__)",
+    ]
+    try:
+        jax = subprocess.check_output(command, text=True).strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InputError(f"{python} lacks what JAX-CORL needs: {corl_peers.INSTALL}") from error
+    return {"commit": commit(checkout), "jax": jax}
+
+
+def _measuring(who: str, name: str, threads: int, config: Config) -> list[str]:
     command = [sys.executable, __file__, "--measure", who, name, str(threads)]
-    command += ["--seconds", str(config.seconds)]
+    return [*command, "--seconds", str(config.seconds)]
+
+
+def _child(command: list[str], threads: int) -> dict[str, Any]:
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     output = subprocess.check_output(command, text=True, env=environment)
     line: dict[str, Any] = json.loads(output.splitlines()[-1])
@@ -271,12 +338,12 @@ def main(config: Config) -> None:
     """Time all, print and keep the figures."""
     if config.peer:
         import_d3rlpy()
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
     figures: dict[str, Any] = {
-        "commit": commit.strip(),
+        "commit": commit(ROOT),
         "processor": processor(),
         "torch": str(torch.__version__),
         "d3rlpy": VERSION if config.peer else None,
+        **{peer: version(peer, *where) for peer, where in checkouts(config).items()},
     }
     for threads in config.threads:
         table = figures[f"threads {threads}"] = {}
