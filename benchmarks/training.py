@@ -306,7 +306,7 @@ def version(peer: str, checkout: Path, python: Path) -> dict[str, str]:
         "import distrax, flax, jax, optax, pydantic; print(jax.__version__)",
     ]
     try:
-        jax = subprocess.check_output(command, text=True).strip()
+        jax = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
     except (OSError, subprocess.CalledProcessError) as error:
         raise InputError(f"{python} lacks what JAX-CORL needs: {corl_peers.INSTALL}") from error
     return {"commit": commit(checkout), "jax": jax}
