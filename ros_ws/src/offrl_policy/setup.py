@@ -1,6 +1,7 @@
 from setuptools import setup
 
 package = "offrl_policy"
+DEPLOY = ("Dockerfile", "gate.foxglove.json", "offrl-policy.service", "policy.xml")
 
 setup(
     name=package,
@@ -14,6 +15,7 @@ setup(
         (f"share/{package}", ["package.xml"]),
         (f"share/{package}/config", ["config/policy.yaml"]),
         (f"share/{package}/launch", ["launch/policy.launch.py"]),
+        (f"share/{package}/deploy", [f"deploy/{name}" for name in DEPLOY]),
     ],
     install_requires=["offrl_contract", "numpy", "onnxruntime", "pydantic>=2", "PyYAML"],
     extras_require={"signatures": ["cryptography"]},
