@@ -7,6 +7,7 @@ from offrl_sim.panda.physics import CHAIN, HOME, JOINTS, PandaPhysics
 from offrl_sim.panda.simulation import HIGHEST, LOWEST, NEAREST, Panda
 from offrl_sim.physics import STEPS_PER_SECOND
 from offrl_sim.profile import SimProfile
+from offrl_training.returns import returns_to_go
 
 REACHED = 0.03
 
@@ -119,6 +120,9 @@ def test_only_the_goal_ends_the_task_and_all_else_is_worth_the_same(env):
     assert [end[0] for end in ends] == [-1.0] * 100
     assert not any(end[1] for end in ends)
     assert [end[2] for end in ends] == [False] * 99 + [True]
+    failure = np.array([end[0] for end in ends], np.float32)
+    worth = returns_to_go(failure, np.array([100]), np.array([False]), 0.98)
+    np.testing.assert_allclose(worth, -1.0 / (1.0 - 0.98))
 
 
 def test_an_arm_that_touches_the_table_stops_for_good(env):
