@@ -10,6 +10,8 @@ from offrl_sim.profile import SimProfile
 from offrl_training.returns import returns_to_go
 
 REACHED = 0.03
+DOWN = np.array([1.0, -1.0, -1.0])
+"""From the axes of the base to those of a hand that points down, or back."""
 
 
 @pytest.fixture(scope="module")
@@ -98,19 +100,20 @@ def test_observation_is_what_the_arm_does(env):
     np.testing.assert_allclose(terms["joints"][:7], angles[:7], atol=0.02)
     np.testing.assert_allclose(terms["joints"][7:], speeds[:7], atol=0.1)
     np.testing.assert_allclose(terms["hand"], hand(env.simulation.body), atol=4e-3)
-    np.testing.assert_allclose(terms["goal"], env.simulation.world.goal, atol=8e-3)
+    away = env.simulation.world.goal - hand(env.simulation.body)
+    np.testing.assert_allclose(terms["goal"], away * DOWN, atol=0.015)
     np.testing.assert_allclose(terms["last_action"], command, rtol=1e-6)
 
 
 def test_only_the_goal_ends_the_task_and_all_else_is_worth_the_same(env):
     """Cal-QL takes the return of a failure to be r / (1 - gamma): every reward must be that r."""
     observation, _ = env.reset(seed=5)
-    slices = env.robot.observation_slices
+    goal = env.robot.observation_slices["goal"]
     terminal = timeout = False
     rewards = []
     while not (terminal or timeout):
-        away = 3.0 * (observation[slices["goal"]] - observation[slices["hand"]])
-        observation, reward, terminal, timeout, info = env.step(away)
+        there = (3.0 * DOWN * observation[goal]).astype(np.float32)
+        observation, reward, terminal, timeout, info = env.step(there)
         rewards.append(reward)
     assert (terminal, timeout, info["success"]) == (True, False, True)
     assert rewards == [-1.0] * (len(rewards) - 1) + [0.0]

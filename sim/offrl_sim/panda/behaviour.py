@@ -11,6 +11,7 @@ Kind = Literal["careful", "hasty", "slow", "naive"]
 
 SHARES: dict[Kind, float] = {"careful": 0.3, "hasty": 0.25, "slow": 0.2, "naive": 0.25}
 """How often each kind of driver moves the hand."""
+_DOWN = np.array([1.0, -1.0, -1.0])  # from the axes of a hand that points down to the base's
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,8 @@ class PandaBehaviour(Behaviour[Skill]):
 
     def intended(self, observation: Vector) -> Floats:
         """Return the hand's velocity (3,) [m/s] for an observation (o,)."""
-        goal, hand = (
-            observation[self._slices[name]].astype(np.float64) for name in ("goal", "hand")
-        )
-        velocity = self.skill.gain * (goal + self.skill.error - hand)
+        goal = _DOWN * observation[self._slices["goal"]].astype(np.float64)
+        velocity = self.skill.gain * (goal + self.skill.error)
         speed = float(np.linalg.norm(velocity))
         slowed: Floats = velocity * min(1.0, self.skill.speed / max(speed, 1e-6))
         return slowed

@@ -74,6 +74,13 @@ class PandaPhysics(Physics):
         states = self._call("getJointStates", self._robot, (*self._joints, *self._fingers))
         return np.array([state[0] for state in states]), np.array([state[1] for state in states])
 
+    def in_hand(self, place: Floats) -> Floats:
+        """Return a place (3,) of the world as the hand sees it, in its own frame [m]."""
+        state = self._call("getLinkState", self._robot, _HAND, 0, 1)
+        turn = np.array(self._bullet.getMatrixFromQuaternion(state[5])).reshape(3, 3)
+        seen: Floats = (place - np.array(state[4])) @ turn
+        return seen
+
     def push(self, force: tuple[float, float], torque: float) -> None:  # noqa: ARG002
         """Push the hand during the next step, in the world's frame [N]."""
         place = self._call("getLinkState", self._robot, _HAND)[4]

@@ -17,8 +17,8 @@ LOWEST, HIGHEST = np.array([0.3, -0.3, 0.1]), np.array([0.65, 0.3, 0.55])
 """Corners of the box in which goals lie, in the frame of the arm's base [m]."""
 NEAREST = 0.2
 """Least distance from the hand to the goal at the start [m]."""
-FRAME = "panda_link0"
-"""The arm's base."""
+BASE, TIP = "panda_link0", "panda_hand_tcp"
+"""Frames of the arm's base, and of the point between its fingertips."""
 _START_SPREAD = 0.15  # [rad] round the home posture
 _LATENCY = (0.5e6, 2.0e6)  # [ns]
 _GOAL_LATENCY = 5_500_000  # [ns] a camera needs longer than encoders, and a steady time
@@ -60,7 +60,7 @@ class Panda(Simulation):
     sensors = (
         Sensor(JOINTS, 120, _LATENCY, _LOSS),
         Sensor(HAND, 120, _LATENCY, _LOSS),
-        Sensor(GOAL, 30, (_GOAL_LATENCY, _GOAL_LATENCY), _LOSS),
+        Sensor(GOAL, 60, (_GOAL_LATENCY, _GOAL_LATENCY), _LOSS),
     )
     tick_latency = _GOAL_LATENCY
     time_limit = 4.0
@@ -80,7 +80,7 @@ class Panda(Simulation):
 
     def command_message(self, stamp: int, action: list[float]) -> Message:
         """Return a velocity of the hand [m/s] as a TwistStamped."""
-        return messages.twist_stamped(stamp, FRAME, action)
+        return messages.twist_stamped(stamp, BASE, action)
 
     def _place(self, rng: np.random.Generator) -> Reach:
         joints = np.array(HOME) + rng.uniform(-_START_SPREAD, _START_SPREAD, len(HOME))
@@ -96,8 +96,9 @@ class Panda(Simulation):
             return self._joint_states(now)
         if topic == HAND:
             place = np.array([self.body.x, self.body.y, self.body.z])
-            return messages.point(now, FRAME, place + self._rng.normal(0.0, _HAND_NOISE, 3))
-        return messages.point(now, FRAME, self.world.goal + self._rng.normal(0.0, _GOAL_NOISE, 3))
+            return messages.point(now, BASE, place + self._rng.normal(0.0, _HAND_NOISE, 3))
+        seen = self._physics.in_hand(self.world.goal)
+        return messages.point(now, TIP, seen + self._rng.normal(0.0, _GOAL_NOISE, 3))
 
     def _joint_states(self, now: int) -> Message:
         angles, speeds = self._physics.joint_states()
