@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from offrl_policy import commands, parameters
+from offrl_policy import commands
 from offrl_policy.node import PolicyNode
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -136,4 +136,3 @@ def test_unit_and_image_start_the_node_with_options_that_exist(
 def test_parameter_file_names_parameters_that_exist(node: PolicyNode) -> None:
     given = yaml.safe_load((DEPLOY.parent / "config" / "policy.yaml").read_text())
     assert all(node.has_parameter(name) for name in given["/**"]["ros__parameters"])
-    assert parameters.CHOICES["mode"] == ("engaged", "shadow")

@@ -1,6 +1,7 @@
 """What the node tells about itself: gate status, uncertainty, and the 1 Hz diagnostics."""
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,9 @@ def node_diagnostics(
     controller: Controller,
     statistics: TickStatistics,
     decision: Decision | None,
+    problems: Sequence[str],
 ) -> DiagnosticArray:
-    """Return rate, tick latency, overruns, staleness per term, model and digest."""
+    """Return rate, tick latency, overruns, staleness per term, model and digest, and problems."""
     robot = controller.policy.robot
     values = {
         "rate [Hz]": f"{statistics.rate:.2f} of {robot.rate:g}",
@@ -85,8 +87,10 @@ def node_diagnostics(
     if decision is not None:
         for term, age in decision.ages.items():
             values[f"age of {term} [s]"] = f"{age / 1e9:.3f}" if age >= 0 else "none"
+    values |= {f"problem {count}": text for count, text in enumerate(problems, 1)}
+    level = LEVELS[decision.state] if decision else DiagnosticStatus.STALE
     status = DiagnosticStatus(
-        level=LEVELS[decision.state] if decision else DiagnosticStatus.STALE,
+        level=max(level, DiagnosticStatus.WARN) if problems else level,
         name=f"{name}: policy",
         message=f"{decision.state.value}: {decision.reason}" if decision else "no tick yet",
         hardware_id=robot.robot,

@@ -42,6 +42,7 @@ from offrl_policy.controller import Controller, Decision
 from offrl_policy.diagnostics import TickStatistics, gate_status, node_diagnostics
 from offrl_policy.gate import State
 from offrl_policy.messages import CommandMessages
+from offrl_policy.neighbours import Neighbours
 from offrl_policy.policy_file import Policy
 
 _LONGEST_END = 5  # [s] Fast DDS may spin for ever when a peer leaves as we do (Fast-DDS#6513)
@@ -64,6 +65,8 @@ class PolicyNode(LifecycleNode):
     def __init__(self, **options: Any) -> None:
         super().__init__("policy", **options)
         parameters.declare(self)
+        self.add_on_set_parameters_callback(self._judge_parameters)
+        self.add_post_set_parameters_callback(self._use_parameters)
         self.controller: Controller | None = None
         self.decision: Decision | None = None
         self.active = False
@@ -124,6 +127,16 @@ class PolicyNode(LifecycleNode):
                 publisher.wait_for_all_acked(Duration(seconds=0.2))
         self.active = False
 
+    # Parameters
+
+    def _judge_parameters(self, changes: list[Any]) -> Any:
+        return parameters.judge(self, changes, configured=self.controller is not None)
+
+    def _use_parameters(self, changes: list[Any]) -> None:  # noqa: ARG002
+        if self.controller is not None:
+            self.controller.change(parameters.read(self).settings)
+            self._keyframe_due = True
+
     # Setup
 
     def _configure(self, given: parameters.Parameters) -> None:
@@ -134,11 +147,10 @@ class PolicyNode(LifecycleNode):
         self.controller = Controller(policy, given.settings)
         self.engaged = given.engaged
         self._messages = CommandMessages(robot)
-        self._hashes = policy.definition_hashes
-        self._checked: set[str] = set()
         self._statistics = TickStatistics(1.0 / robot.rate)
         self._names = observation_names(robot)
         self._session, self._count = uuid.uuid4().hex[:12], 0
+        self._keyframe_due = False
         topics = robot.topics(signals=False)
         self._resolved = {topic: self.resolve_topic_name(topic) for topic in topics}
         self._create_topics()
@@ -168,7 +180,9 @@ class PolicyNode(LifecycleNode):
     def _create_topics(self) -> None:
         assert self.controller is not None
         robot = self.controller.policy.robot
-        for topic, type_name in robot.topics(signals=False).items():
+        topics = robot.topics(signals=False)
+        heard: dict[str, Any] = {}
+        for topic, type_name in topics.items():
             subscription = self.create_subscription(
                 message_class(type_name),
                 topic,
@@ -178,11 +192,14 @@ class PolicyNode(LifecycleNode):
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
             self._add(subscription, self.destroy_subscription)
+            heard[topic] = subscription
         reliable = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         self._commands = {
             topic: self._publisher(kind, topic, reliable)
             for topic, kind in self._messages.classes.items()
         }
+        hashes = self.controller.policy.definition_hashes
+        self._neighbours = Neighbours(self, topics, hashes, heard, self._commands)
         self._gate = self._publisher(DiagnosticStatus, "~/gate", 10)
         self._uncertainty = self._publisher(Float32MultiArray, "~/uncertainty", 10)
         self._observation = self._publisher(JointState, "~/observation", 10)
@@ -230,8 +247,8 @@ class PolicyNode(LifecycleNode):
         command = any(term.topic == topic for term in robot.action)
         if command and self.engaged:
             return  # our own commands, known without the network's delay
-        if topic not in self._checked:
-            self._check_definitions()
+        if topic not in self._neighbours.seen:
+            self.controller.fault = self._neighbours.definition_fault()
         received = self.get_clock().now().nanoseconds
         self.controller.push(topic, received, raw, info["source_timestamp"])
 
@@ -312,36 +329,25 @@ class PolicyNode(LifecycleNode):
         count, self._count = self._count, self._count + 1
         if self._record.get_subscription_count():
             every = max(1, round(self.controller.policy.robot.rate))
-            topics = self._resolved if count % every == 0 else None
+            topics = self._resolved if count % every == 0 or self._keyframe_due else None
+            self._keyframe_due = False
             record = self.controller.record(decision, self._session, count, topics)
             self._record.publish(String(data=record.model_dump_json()))
 
     def _each_second(self) -> None:
         if self.controller is None:
             return
-        self._check_definitions()
+        self.controller.fault = self._neighbours.definition_fault()
+        problems = self._neighbours.problems(self.engaged)
         if self.decision is not None:
             self._gate.publish(gate_status(self.get_name(), self.controller, self.decision))
         stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name()
         self._diagnostics.publish(
-            node_diagnostics(name, stamp, self.controller, self._statistics, self.decision)
+            node_diagnostics(
+                name, stamp, self.controller, self._statistics, self.decision, problems
+            )
         )
-
-    def _check_definitions(self) -> None:
-        """STOP while a publisher's message definition is not the one trained on."""
-        assert self.controller is not None
-        self.controller.fault = ""
-        for topic, type_name in self.controller.policy.robot.topics(signals=False).items():
-            expected = self._hashes.get(type_name, "")
-            for info in self.get_publishers_info_by_topic(self.resolve_topic_name(topic)):
-                self._checked.add(topic)
-                found = str(info.topic_type_hash)
-                if expected and found.startswith("RIHS01") and found != expected:
-                    self.controller.fault = (
-                        f"{topic}: a publisher's definition of {type_name} is {found[7:15]}, "
-                        f"trained on {expected[7:15]}"
-                    )
 
 
 def spin(node: PolicyNode, executor: SingleThreadedExecutor, stopped: list[int]) -> None:

@@ -6,30 +6,16 @@ from typing import Any
 
 from offrl_contract import InputError
 from offrl_contract.errors import nearest
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
 
 from offrl_policy.controller import Settings
 from offrl_policy.gate import GateSettings
-
-CHOICES = {"mode": ("engaged", "shadow"), "fallback": ("stop", "hold", "topic")}
-# name: default, lowest, highest, description
-_PARAMETERS: dict[str, tuple[Any, float | None, float | None, str]] = {
-    "policy": ("", None, None, "Policy file (.onnx)."),
-    "mode": ("engaged", None, None, "engaged, or shadow: everything but the command."),
-    "require_signature": (False, None, None, "Refuse a policy file that is not signed."),
-    "trusted_keys": ("", None, None, "PEM file of the Ed25519 public keys that may sign."),
-    "autostart": (False, None, None, "Configure and activate without a lifecycle manager."),
-    "fallback": ("stop", None, None, "What drives in FALLBACK: stop, hold or topic."),
-    "backup_topic": ("", None, None, "Command topic of the backup controller, for `topic`."),
-    "hold_time": (0.5, 0.0, 10.0, "How long `hold` keeps the last command [s]."),
-    "blend_time": (0.3, 0.0, 10.0, "Length of a hand-over between drivers [s]."),
-    "caution": (0.8, 0.0, 1.0, "CAUTION from this fraction of a threshold on."),
-    "caution_scale": (1.0, 0.0, 1.0, "Share of the action that is kept in CAUTION."),
-    "release": (0.7, 0.0, 1.0, "FALLBACK may be left below this fraction of the thresholds."),
-    "dwell": (1.0, 0.0, 60.0, "How long scores must stay below `release` [s]."),
-    "latch": (True, None, None, "Leaving FALLBACK also needs the service ~/reset."),
-    "overruns": (3, 1, 1000, "Late ticks in a row that hand over to the fallback."),
-}
+from offrl_policy.parameter_file import PARAMETERS
 
 
 @dataclass(frozen=True)
@@ -45,23 +31,51 @@ class Parameters:
 
 
 def declare(node: Any) -> None:
-    """Declare every parameter on a node."""
-    for name, (default, low, high, text) in _PARAMETERS.items():
-        descriptor = ParameterDescriptor(description=text)
-        if isinstance(default, float):
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-        elif low is not None and high is not None:
-            span = IntegerRange(from_value=int(low), to_value=int(high), step=1)
-            descriptor.integer_range = [span]
-        node.declare_parameter(name, default, descriptor)
+    """Declare every parameter on a node, and have its changes judged."""
+    for name, row in PARAMETERS.items():
+        descriptor = ParameterDescriptor(
+            description=row.description,
+            read_only=row.read_only,
+            additional_constraints=row.additional_constraints or ", ".join(row.choices),
+        )
+        bounds = row.validation.bounds
+        if bounds and row.type == "double":
+            span = FloatingPointRange(from_value=bounds[0], to_value=bounds[1])
+            descriptor.floating_point_range = [span]
+        elif bounds:
+            whole = IntegerRange(from_value=int(bounds[0]), to_value=int(bounds[1]), step=1)
+            descriptor.integer_range = [whole]
+        node.declare_parameter(name, row.default_value, descriptor)
+
+
+def judge(node: Any, changes: list[Any], configured: bool) -> SetParametersResult:
+    """Judge changes of parameters: a configured node only gets stricter."""
+    for change in changes:
+        row = PARAMETERS.get(change.name)
+        if row is None:  # of rclpy
+            continue
+        now = node.get_parameter(change.name).value
+        reason = ""
+        if row.choices and change.value not in row.choices:
+            hint = nearest(str(change.value), row.choices)
+            reason = f"parameter {change.name}: '{change.value}' is not allowed.{hint}"
+        elif configured and not row.tightens(now, change.value):
+            may = row.additional_constraints or "while configured: fixed"
+            reason = (
+                f"parameter {change.name}: {now} to {change.value} could loosen the gate ({may}). "
+                "Deactivate, clean up, set it, and configure again."
+            )
+        if reason:
+            return SetParametersResult(successful=False, reason=reason)
+    return SetParametersResult(successful=True)
 
 
 def read(node: Any) -> Parameters:
     """Read the parameters. Raises InputError naming the parameter and what is allowed."""
-    value = {name: node.get_parameter(name).value for name in _PARAMETERS}
-    for name, allowed in CHOICES.items():
-        if value[name] not in allowed:
-            hint = nearest(value[name], allowed)
+    value = {name: node.get_parameter(name).value for name in PARAMETERS}
+    for name, row in PARAMETERS.items():
+        if row.choices and value[name] not in row.choices:
+            hint = nearest(value[name], row.choices)
             raise InputError(f"parameter {name}: '{value[name]}' is not allowed.{hint}")
     if not value["policy"]:
         raise InputError("parameter policy: missing, the path of a policy file (.onnx)")
