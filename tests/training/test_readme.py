@@ -25,8 +25,8 @@ def tables() -> str:
         table = options(kind.config_type, AlgorithmConfig, dash="--")
         parts.append(f"`{name}`:\n\n{table}")
     usage = (
-        "`offrl finetune RUN --env ID [--profile FILE] [--data DATASET] [--out RUN] "
-        "[--save-every SECONDS]\n[--resume]`"
+        "`offrl finetune RUN --env ID|--bags BAGS [--profile FILE] [--interventions keep|cut] "
+        "[--data DATASET]\n[--out RUN] [--save-every SECONDS] [--resume]`"
     )
     parts.append(f"{usage}:\n\n{options(FinetuneConfig, dash='--')}")
     parts.append(f"A sweep file:\n\n{options(SweepConfig)}")

@@ -1,6 +1,5 @@
 """The verb `finetune`."""
 
-import sys
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ import tyro
 from offrl_contract import InputError, Robot
 from pydantic import NonNegativeFloat
 
+from offrl_training import checkpoint
+from offrl_training.finetuning.bags import Interventions, mix, read_new
 from offrl_training.finetuning.checks import check_env
 from offrl_training.finetuning.config import FinetuneConfig
 from offrl_training.finetuning.curve import draw_curve
@@ -29,21 +30,26 @@ from offrl_training.finetuning.folder import (
 from offrl_training.finetuning.loop import Finetuner, run_online
 from offrl_training.finetuning.methods import prepare, settings
 from offrl_training.process import set_up
-from offrl_training.run import RunConfig, last_checkpoint, read_config, read_robot
+from offrl_training.run import RunConfig, last_checkpoint, read_config, read_robot, restore_run
 from offrl_training.signals import deferred_signals, leave
-from offrl_training.trainer import Trainer
+from offrl_training.trainer import Trainer, fit
 from offrl_training.transitions import read_dataset
 
 
 @dataclass(frozen=True)
 class FinetuneCommand:
-    """Go on with a trained run in an environment, half of each batch from its dataset."""
+    """Go on with a trained run in an environment or on new bags, beside its dataset."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder of `offrl train`."""
     finetuning: FinetuneConfig
-    env: str
+    env: str | None = None
     """Gymnasium environment, such as offrl/RacecarTrack-v0; it must be of the run's robot."""
+    bags: tuple[Path, ...] = ()
+    """Instead of an environment: newly recorded bags of the robot, or one dataset (.h5) of them."""
+    interventions: Interventions = "keep"
+    """Where the gate of the policy node drove in the bags: keep learns from its commands like from
+    any others, cut ends the episode before them."""
     profile: Path | None = None
     """YAML file of a SimProfile, for the environments of offrl_sim."""
     data: Path | None = None
@@ -65,19 +71,26 @@ def finetune(argv: list[str]) -> None:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     out = command.out or command.run.with_name(f"{command.run.name}_finetuned")
+    if (command.env is None) == (not command.bags):
+        raise InputError("offrl finetune: needs either --env or --bags")
     check_folder(out, command.resume)
     offline, robot = read_config(command.run), read_robot(command.run)
-    name, *_ = settings(command.finetuning, offline)
+    settings(command.finetuning, offline)
+    work = _on_bags if command.env is None else _in_env
+    work(command, out, offline, robot)
+
+
+def _in_env(command: FinetuneCommand, out: Path, offline: RunConfig, robot: Robot) -> None:
+    """Finetune in an environment."""
     request = _request(command)
     with closing(_begin(request)) as env, closing(_begin(request)) as evaluation_env:
         check_env(env.facts, robot, request.id, str(command.run))
-        trainer = _trainer(command, offline)
-        made = finetuned_config(trainer, name, offline)
+        trainer, made = _trainer(command, offline)
         open_folder(out, made, robot, _record(command), command.resume)
         tuner = open_tuner(out, trainer, command.finetuning, robot)
         driver = Driver(env, command.finetuning.seed)
         restore_last(out, tuner, driver)
-        _announce(tuner, made, robot, request)
+        _announce(command, made, f"{request.id} with robot {robot.robot}", tuner.step)
         with deferred_signals() as caught:
             envs = driver, evaluation_env
             run_online(tuner, out, envs, command.save_every, lambda: bool(caught), _say)
@@ -87,19 +100,43 @@ def finetune(argv: list[str]) -> None:
     leave(caught)
 
 
-def _trainer(command: FinetuneCommand, offline: RunConfig) -> Trainer:
-    """Return the trainer of the run, with what the method takes over of its last checkpoint."""
+def _on_bags(command: FinetuneCommand, out: Path, offline: RunConfig, robot: Robot) -> None:
+    """Finetune on new bags; as in training, there is no environment to evaluate in."""
+    config = command.finetuning
+    beside = out.with_name(f"{out.name}_bags.h5")
+    new = read_new(command.bags, robot, beside, command.interventions, command.resume)
+    trainer, made = _trainer(command, offline)
+    trainer.sampler = mix(trainer, new, config)
+    last = trainer.step + config.steps * config.updates
+    plan = {"steps": last, "log_every": config.log_every}
+    trainer.training = trainer.training.model_copy(update=plan)
+    open_folder(out, made, robot, _record(command) | {"new_digest": new.digest}, command.resume)
+    steps = checkpoint.steps_of(out)
+    if steps:
+        restore_run(out, trainer, steps[-1])
+    where = f"{len(new)} new transitions of {len(new.lengths)} episodes"
+    _announce(command, made, where, trainer.step)
+    with deferred_signals() as caught:
+        fit(trainer, out, lambda _: None, lambda: bool(caught), _say)
+    print(f"{out}: step {trainer.step} of {last} saved")
+    leave(caught)
+
+
+def _trainer(command: FinetuneCommand, offline: RunConfig) -> tuple[Trainer, RunConfig]:
+    """Return the trainer, with what the method takes over of the run, and its `config.yaml`."""
     set_up(offline.training.threads)
     _, state = last_checkpoint(command.run)
     path = find_dataset(command.run, offline, command.data)
     dataset = read_dataset(path, offline.training.memory_limit)
     require_dataset(dataset, offline, path, command.run)
-    return prepare(command.finetuning, offline, state, dataset)
+    trainer = prepare(command.finetuning, offline, state, dataset)
+    name, *_ = settings(command.finetuning, offline)
+    return trainer, finetuned_config(trainer, name, offline)
 
 
 def _request(command: FinetuneCommand) -> EnvRequest:
     profile = {} if command.profile is None else {"profile": str(command.profile.resolve())}
-    return EnvRequest(command.env, str((command.run / "robot.yaml").resolve()), profile)
+    return EnvRequest(str(command.env), str((command.run / "robot.yaml").resolve()), profile)
 
 
 def _begin(request: EnvRequest) -> EnvProcess:
@@ -113,28 +150,31 @@ def _begin(request: EnvRequest) -> EnvProcess:
 def _record(command: FinetuneCommand) -> dict[str, Any]:
     """Return what `finetune.yaml` says: what the run was made from and how."""
     profile = None if command.profile is None else command.profile.name
-    origin = {"run": command.run.name, "env": command.env, "profile": profile}
+    origin: dict[str, Any] = {"run": command.run.name, "env": command.env, "profile": profile}
+    if command.bags:
+        names = [path.name for path in command.bags]
+        origin |= {"bags": names, "interventions": command.interventions}
     return origin | command.finetuning.model_dump(mode="json")
 
 
-def _announce(tuner: Finetuner, made: RunConfig, robot: Robot, request: EnvRequest) -> None:
-    config = tuner.config
+def _announce(command: FinetuneCommand, made: RunConfig, where: str, step: int) -> None:
+    config = command.finetuning
     hidden = " ".join(map(str, made.parameters.hidden))
+    warm_up = f"{config.warm_up} steps of warm-up, then " if command.env else ""
     print(
-        f"{made.algorithm} ({config.method}) in {request.id} with robot {robot.robot}: batch "
-        f"{made.training.batch}, layers {hidden}, preset {config.preset}; {config.warm_up} steps of"
-        f" warm-up, then {config.steps} with {config.updates} updates each, from step {tuner.step}",
+        f"{made.algorithm} ({config.method}) in {where}: batch {made.training.batch}, layers "
+        f"{hidden}, preset {config.preset}; {warm_up}{config.steps} steps with {config.updates} "
+        f"updates each, from step {step}",
         flush=True,
     )
 
 
 def _say(step: int, metrics: Mapping[str, float]) -> None:
     """Print a line per log."""
-    names = ("eval_return", "eval_success", "dip", "online_return", "bound_rate")
+    names = ("eval_return", "eval_success", "dip", "online_return", "bound_rate", "q_loss", "q")
     known = (f"{name} {metrics[name]:.3g}" for name in names if name in metrics)
     back = "; networks of the best evaluation put back" * bool(metrics.get("rolled_back"))
     print(f"step {step}: {', '.join(known)}{back}", flush=True)
-    sys.stdout.flush()
 
 
 def _conclude(tuner: Finetuner, out: Path) -> None:

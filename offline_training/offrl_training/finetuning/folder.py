@@ -14,8 +14,8 @@ from offrl_training.files import write_atomically
 from offrl_training.finetuning.config import FinetuneConfig
 from offrl_training.finetuning.driver import Driver
 from offrl_training.finetuning.loop import Finetuner
-from offrl_training.finetuning.methods import WITHOUT_DATASET
-from offrl_training.finetuning.replay import MixedSampler, Replay
+from offrl_training.finetuning.methods import dataset_share
+from offrl_training.finetuning.replay import Replay
 from offrl_training.run import RunConfig, create_run, fitting, flat, read_config, require_free
 from offrl_training.trainer import Trainer
 
@@ -87,13 +87,9 @@ def open_folder(
 
 def open_tuner(out: Path, trainer: Trainer, config: FinetuneConfig, robot: Robot) -> Finetuner:
     """Return the loop of a run, at its first step."""
-    width = 2 * robot.observation_size + robot.action_size + 3
-    replay = Replay(out / "replay.bin", config.warm_up + config.steps, width)
-    share = 0.0 if config.method in WITHOUT_DATASET else config.offline_share
-    sampler = MixedSampler(
-        trainer.sampler, replay, share, robot.observation_size, trainer.generator
-    )
-    return Finetuner(trainer, sampler, config, robot)
+    capacity = config.warm_up + config.steps
+    replay = Replay(out / "replay.bin", capacity, robot, trainer.generator)
+    return Finetuner(trainer, replay, dataset_share(config), config, robot)
 
 
 def restore_last(out: Path, tuner: Finetuner, driver: Driver) -> None:

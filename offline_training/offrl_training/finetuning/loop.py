@@ -16,7 +16,7 @@ from offrl_training.algorithms.base import Algorithm
 from offrl_training.finetuning.config import FinetuneConfig
 from offrl_training.finetuning.driver import Driver, Ended
 from offrl_training.finetuning.envs import EnvProcess, Vector
-from offrl_training.finetuning.replay import MixedSampler, as_dataset
+from offrl_training.finetuning.replay import MixedSampler, Replay, as_dataset
 from offrl_training.finetuning.rollout import Evaluation, dip, evaluate
 from offrl_training.logging import MetricsLog
 from offrl_training.networks import GaussianPolicy, StateGaussianPolicy, TanhGaussianPolicy
@@ -49,11 +49,13 @@ class Finetuner:
     """A trainer whose batches come from a dataset and from what its policy drives."""
 
     def __init__(
-        self, trainer: Trainer, sampler: MixedSampler, config: FinetuneConfig, robot: Robot
+        self, trainer: Trainer, replay: Replay, share: float, config: FinetuneConfig, robot: Robot
     ) -> None:
+        """Begin at step 0; `share` of each batch is from the trainer's dataset."""
         self.trainer = trainer
-        self.sampler = sampler
-        trainer.sampler = sampler
+        self.replay = replay
+        self.sampler = MixedSampler(trainer.sampler, replay, share)
+        trainer.sampler = self.sampler
         self.config = config
         self.robot = robot
         self.step = 0
@@ -181,7 +183,7 @@ class Finetuner:
         """Pack an ended episode as the dataset's are packed, its returns-to-go among the rest."""
         columns = (ended.observations, ended.commands, ended.rewards)
         episode = self.trainer.transitions.of(as_dataset(self.robot, *columns, ended.terminal))
-        self.sampler.replay.add(episode.pack(0, len(ended.rewards)))
+        self.replay.add(episode.pack(0, len(ended.rewards)))
         self._returns.append(float(ended.rewards.sum()))
         if ended.success is not None:
             self._successes.append(ended.success)
@@ -243,5 +245,5 @@ def _log(
 def _save(tuner: Finetuner, run: Path, log: MetricsLog, driver: Driver) -> None:
     check_parameters(tuner.trainer, run, tuner.step)
     log.sync()
-    tuner.sampler.replay.sync()
+    tuner.replay.sync()
     checkpoint.save(run, tuner.step, tuner.state(driver))

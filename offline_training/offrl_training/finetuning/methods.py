@@ -27,8 +27,7 @@ _BATCH: dict[Preset, int] = {"paper": 256, "small": 128}
 _SAMPLES: dict[Preset, int] = {"paper": 10, "small": 4}
 _HIDDEN: dict[Preset, tuple[int, ...]] = {"paper": (256, 256), "small": (128, 128)}
 _FROM_SCRATCH: tuple[Method, ...] = ("rlpd", "sac")
-WITHOUT_DATASET: tuple[Method, ...] = ("wsrl", "sac")
-"""Methods that learn from what is seen online alone."""
+_WITHOUT_DATASET: tuple[Method, ...] = ("wsrl", "sac")
 
 
 def settings(
@@ -57,6 +56,11 @@ def settings(
     batch = _BATCH.get(config.preset, offline.training.batch)
     training = offline.training.model_copy(update={"batch": batch})
     return name, kind.model_validate(shared), training
+
+
+def dataset_share(config: FinetuneConfig) -> float:
+    """Return the share of each batch from the dataset; some methods learn from new data alone."""
+    return 0.0 if config.method in _WITHOUT_DATASET else config.offline_share
 
 
 def prepare(

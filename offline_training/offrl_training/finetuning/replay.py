@@ -23,19 +23,43 @@ class Replay:
     left behind it is written anew.
     """
 
-    def __init__(self, path: Path, capacity: int, width: int) -> None:
+    def __init__(self, path: Path, capacity: int, robot: Robot, generator: torch.Generator) -> None:
         """Open the file, or make it, for so many rows of 2 o + a + 3 columns."""
+        width = 2 * robot.observation_size + robot.action_size + 3
         self._file = np.memmap(
             path, np.float32, "r+" if path.exists() else "w+", shape=(capacity, width)
         )
-        self.packed = torch.from_numpy(self._file)
-        self.count = 0
-        """Rows in use."""
+        self._packed = torch.from_numpy(self._file)
+        self._observations = robot.observation_size
+        self._generator = generator
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
 
     def add(self, packed: Tensor) -> None:
         """Take in the rows (n, 2 o + a + 3) of a whole episode."""
-        self.packed[self.count : self.count + len(packed)] = packed
-        self.count += len(packed)
+        self._packed[self._count : self._count + len(packed)] = packed
+        self._count += len(packed)
+
+    def sample(self, size: int) -> Batch:
+        """Draw one batch."""
+        device = self._generator.device
+        rows = torch.randint(self._count, (size,), generator=self._generator, device=device)
+        packed = self._packed.index_select(0, rows.cpu()).to(device)
+        return unpack(packed, rows, self._observations)
+
+    def everything(self) -> Batch:
+        """Return all transitions, in order."""
+        return unpack(self._packed[: self._count], torch.arange(self._count), self._observations)
+
+    def state(self) -> dict[str, int]:
+        """Return how many rows there are."""
+        return {"online": self._count}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Forget the rows behind a state."""
+        self._count = state["online"]
 
     def sync(self) -> None:
         """Bring the rows to disk, so that no checkpoint is ahead of them."""
@@ -43,44 +67,31 @@ class Replay:
 
 
 class MixedSampler:
-    """Draws a share of each batch from the dataset, the rest from what was seen online.
+    """Draws a share of each batch from the dataset, the rest from what is new.
 
-    While there is nothing online yet, all is from the dataset.
+    While there is nothing new yet, all is from the dataset.
     """
 
-    def __init__(
-        self,
-        offline: Batches,
-        replay: Replay,
-        share: float,
-        observations: int,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, offline: Batches, new: Batches, share: float) -> None:
         self.offline = offline
-        self.replay = replay
+        self.new = new
         self._share = share
-        self._observations = observations
-        self._generator = generator
 
     def __len__(self) -> int:
-        return len(self.offline) + self.replay.count
+        return len(self.offline) + len(self.new)
 
     @property
     def ready(self) -> bool:
         """Whether there is anything to draw."""
-        return self._share > 0.0 or self.replay.count > 0
+        return self._share > 0.0 or len(self.new) > 0
 
     def sample(self, size: int) -> Batch:
         """Draw one batch."""
-        old = round(self._share * size) if self.replay.count else size
+        old = round(self._share * size) if len(self.new) else size
         parts = [self.offline.sample(old)] if old else []
         if size > old:
-            device = self._generator.device
-            rows = torch.randint(
-                self.replay.count, (size - old,), generator=self._generator, device=device
-            )
-            packed = self.replay.packed.index_select(0, rows.cpu()).to(device)
-            parts.append(unpack(packed, rows + len(self.offline), self._observations))
+            fresh = self.new.sample(size - old)
+            parts.append(fresh._replace(rows=fresh.rows + len(self.offline)))
         return Batch(*map(torch.cat, zip(*parts, strict=True)))
 
     def everything(self) -> Batch:
@@ -89,12 +100,12 @@ class MixedSampler:
 
     def state(self) -> dict[str, int]:
         """Return what the next batch depends on besides the generator."""
-        return {**self.offline.state(), "online": self.replay.count}
+        return {**self.offline.state(), **self.new.state()}
 
     def restore(self, state: Mapping[str, int]) -> None:
         """Go to a state."""
-        self.offline.restore({key: value for key, value in state.items() if key != "online"})
-        self.replay.count = state.get("online", 0)
+        self.offline.restore(state)
+        self.new.restore(state)
 
 
 def as_dataset(
