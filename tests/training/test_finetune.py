@@ -11,6 +11,7 @@ import torch
 import yaml
 from kill_at import run_and_kill
 from offrl_contract import cli
+from offrl_policy.policy_file import Policy
 from offrl_training import checkpoint
 from offrl_training.run import load_run
 
@@ -235,6 +236,16 @@ def test_other_methods(method: str, trained: Path, tmp_path: Path) -> None:
     first = checkpoint.load(out, 0)["algorithm"]
     if method == "wsrl":
         assert differing(first, {name: before.algorithm.state_dict()[name] for name in first}) == []
+
+
+def test_a_finetuned_run_can_be_exported(trained: Path, tmp_path: Path) -> None:
+    out, policy = tmp_path / "out", tmp_path / "policy.onnx"
+    assert finetune(trained / "iql", out, *QUICK) == 0
+    words = ["export", out, "--data", trained / "data.h5", "--out", policy, "--alpha", "0.4"]
+    assert cli.run([*map(str, words)]) == 0
+    answer = Policy(policy).run(np.float32([9.5]))
+    expected = load_run(out).algorithm.act(torch.tensor([[9.5]])).detach().numpy()[0]
+    assert answer.action == pytest.approx(expected, abs=1e-5)
 
 
 def test_preset_changes_the_sampled_actions(trained: Path, tmp_path: Path) -> None:
