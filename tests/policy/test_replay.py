@@ -14,7 +14,7 @@ from offrl_policy.record import Record
 from offrl_policy.replay import Outcome, replay
 from recurrent import write_gru_policy
 from rosbags.rosbag2 import StoragePlugin, Writer
-from support import STORE, encode, odometry, write_policy
+from support import STORE, encode, header, odometry, write_policy
 
 from .rig import ODOMETRY, SCAN, SECOND, TICK, Rig
 
@@ -41,7 +41,7 @@ class Recorder(Rig):
 
     def tick(self, *arguments: Any, **options: Any) -> Any:
         decision = super().tick(*arguments, **options)
-        topics = {topic: topic for topic in TYPES} if self.count % 20 == 0 else None
+        topics = None if self.count % 20 else {t: t for t in (*TYPES, "/tf", "/tf_static", "/goal")}
         record = self.controller.record(decision, "s", self.count, topics)
         self.count += 1
         content = encode(STORE.types[STRING](record.model_dump_json()), STRING)
@@ -49,11 +49,11 @@ class Recorder(Rig):
         return decision
 
 
-def write(path: Path, written: list[Written]) -> Path:
+def write(path: Path, written: list[Written], types: dict[str, str] = TYPES) -> Path:
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         made = {
             topic: writer.add_connection(topic, kind, typestore=STORE)
-            for topic, kind in TYPES.items()
+            for topic, kind in types.items()
         }
         for topic, stamp, content in written:
             writer.write(made[topic], stamp, content)
@@ -151,6 +151,62 @@ def test_a_clock_that_jumps_back(policy: Path, tmp_path: Path) -> None:
     outcome = replay(write(tmp_path / "bag", rig.written), policy)
     assert same(outcome)
     assert outcome.checked == 59
+
+
+POSE, TF = "geometry_msgs/msg/PoseStamped", "tf2_msgs/msg/TFMessage"
+GOAL = """
+robot: test
+rate: 20.0
+observation:
+  - {name: goal, topic: /goal, type: geometry_msgs/msg/PoseStamped, field: pose, frame: base, max_age: 60.0}
+action:
+  - {name: cmd, topic: /cmd_vel, type: geometry_msgs/msg/Twist, field: [linear.x, angular.z], limits: [[-1, 1], [-2, 2]], safe: [0.0, 0.0]}
+reward: "goal_0"
+"""  # noqa: E501
+
+
+def transform(parent: str, child: str, x: float) -> bytes:
+    kinds = STORE.types
+    place = kinds["geometry_msgs/msg/Transform"](
+        kinds["geometry_msgs/msg/Vector3"](x, 0.0, 0.0),
+        kinds["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0),
+    )
+    made = kinds["geometry_msgs/msg/TransformStamped"](header(parent), child, place)
+    return encode(kinds[TF]([made]), TF)
+
+
+def goal() -> bytes:
+    kinds = STORE.types
+    pose = kinds["geometry_msgs/msg/Pose"](
+        kinds["geometry_msgs/msg/Point"](3.0, 1.0, 0.0),
+        kinds["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0),
+    )
+    return encode(kinds[POSE](header("map"), pose), POSE)
+
+
+def test_transforms_and_a_goal_that_was_sent_once(tmp_path: Path) -> None:
+    path = write_policy(tmp_path / "p.onnx", text=GOAL)
+    rig = Recorder(path)
+    rig.controller.push("/tf_static", rig.now, transform("map", "odom", 0.5))
+    rig.tick(feed=False)
+    rig.controller.push("/goal", rig.now, goal())
+    for step in range(100):
+        if step < 80:
+            rig.controller.push("/tf", rig.now + TICK // 2, transform("odom", "base", step / 100))
+        rig.tick(feed=False)
+    states = {record.state for record in decided(rig)}
+    assert states == {"STOP", "NOMINAL"}
+    types = TYPES | {"/tf": TF, "/tf_static": TF, "/goal": POSE}
+    outcome = replay(write(tmp_path / "bag", rig.written, types), path)
+    assert same(outcome)
+    assert outcome.checked == rig.count - 1
+    late = [each for each in rig.written if each[1] > 10 * SECOND + 30 * TICK]
+    with_static = [rig.written[0], *late]  # a recorder gets what is latched
+    outcome = replay(write(tmp_path / "late", with_static, types), path)
+    assert same(outcome)
+    assert (
+        outcome.checked == 0
+    )  # all from a goal that is older than the bag: skipped, not different
 
 
 Touch = Callable[[Written], Written | None]
