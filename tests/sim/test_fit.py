@@ -22,12 +22,13 @@ TRUTHS = {
     "DiffDriveNav": dict(zip(NOMINAL, (0.12, 0.9, 0.8, 0.2), strict=True)),
     "RacecarTrack": dict(zip(NOMINAL, (0.08, 1.1, 0.85, 0.15), strict=True)),
 }
-EPISODES = 4
+SLIPPERY = {"friction": 0.5}
+SCENARIOS = {"DiffDriveNav": range(40, 44), "RacecarTrack": range(70, 76)}
 
 
 def record(out, task, **profile):
     env = TaskEnv(task, profile=SimProfile.model_validate(profile))
-    record_bags(env, out, EPISODES, 40, 1, lambda: None)
+    record_bags(env, out, len(SCENARIOS[task]), SCENARIOS[task][0], 1, lambda: None)
     env.close()
     return out
 
@@ -36,7 +37,10 @@ def record(out, task, **profile):
 def shifted(tmp_path_factory):
     """Bags of each task under its known profile."""
     folder = tmp_path_factory.mktemp("shifted")
-    return {task: record(folder / task, task, **truth) for task, truth in TRUTHS.items()}
+    ground = {"DiffDriveNav": {}, "RacecarTrack": SLIPPERY}
+    return {
+        task: record(folder / task, task, **truth, **ground[task]) for task, truth in TRUTHS.items()
+    }
 
 
 def loaded(bags, task):
@@ -56,9 +60,14 @@ def assert_intervals_hold(result, truth):
         assert each.high - each.low < SHARP[each.name]
 
 
+@pytest.fixture(scope="module")
+def found(shifted):
+    return {task: fit(FitConfig((shifted[task],), task)) for task in TRUTHS}
+
+
 @pytest.mark.parametrize("task", TRUTHS)
-def test_a_known_profile_is_recovered_and_the_nominal_one_excluded(shifted, task):
-    result = fit(FitConfig((shifted[task],), task))
+def test_a_known_profile_is_recovered_and_the_nominal_one_excluded(found, task):
+    result = found[task]
     assert_intervals_hold(result, TRUTHS[task])
     for each in result.estimates[: len(NAMES)]:
         assert not each.low <= NOMINAL[each.name] <= each.high
@@ -67,20 +76,30 @@ def test_a_known_profile_is_recovered_and_the_nominal_one_excluded(shifted, task
         assert residual.explained > 0.95
 
 
-@pytest.mark.parametrize("task", TRUTHS)
-def test_nominal_bags_give_the_nominal_profile(tmp_path, task):
-    result = fit(FitConfig((record(tmp_path / "bags", task),), task))
+def test_friction_is_told_by_a_car_that_slides_and_by_no_robot_that_holds(found):
+    holds = found["DiffDriveNav"].estimates[-1]
+    assert holds.reason == "the base does not slide in this log"
+    assert holds.low < 1.0
+    assert holds.high == np.inf
+    assert "friction" not in found["DiffDriveNav"].profile
+    slides = found["RacecarTrack"].estimates[-1]
+    assert slides.reason == ""
+    assert slides.low <= SLIPPERY["friction"] <= slides.high < 1.0
+
+
+def test_nominal_bags_give_the_nominal_profile(tmp_path):
+    result = fit(FitConfig((record(tmp_path / "bags", "DiffDriveNav"),), "DiffDriveNav"))
     assert_intervals_hold(result, NOMINAL)
 
 
-def test_the_profile_that_is_written_is_one_to_record_with(shifted, tmp_path, capsys):
+def test_the_profile_that_is_written_is_one_to_record_with(found, tmp_path):
     file = tmp_path / "profile.yaml"
-    sim(["fit", str(shifted["DiffDriveNav"]), "--task", "DiffDriveNav", "--output", str(file)])
-    assert "action_latency" in capsys.readouterr().out
+    file.write_text(profile_text(found["DiffDriveNav"]))
+    assert "# friction: the base does not slide in this log\n" in file.read_text()
     profile = load_profile(file)
     for name, truth in TRUTHS["DiffDriveNav"].items():
         assert getattr(profile, name) == pytest.approx((truth, truth), rel=0.05)
-    assert profile.mass == (1.0, 1.0)
+    assert profile.mass == profile.friction == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("task", TRUTHS)
@@ -141,24 +160,26 @@ def test_too_little_motion_is_refused(shifted):
         windows_of([short], base)
 
 
-def real(bags, bag, task, robot):
-    return fit(FitConfig((bags / bag,), task, robot=robot, msgs=bags / "msg"))
-
-
 @pytest.mark.bags
-def test_a_real_robot_that_turns_and_stops_tells_its_base(bags):
-    result = real(bags, "neato_drive_square", "DiffDriveNav", "neato")
-    found = {each.name: each for each in result.estimates}
-    assert 0.3 < found["action_latency"].value < 0.5
-    assert 0.95 < found["speed_gain"].value < 1.05
-    assert all(not found[name].reason for name in NAMES)
+def test_a_real_robot_that_turns_and_stops_tells_its_base(bags, tmp_path, capsys):
+    profile = tmp_path / "neato.yaml"
+    words = ["--task", "DiffDriveNav", "--robot", "neato", "--msgs", str(bags / "msg")]
+    sim(["fit", str(bags / "neato_drive_square"), *words, "--output", str(profile)])
+    printed = capsys.readouterr().out
+    assert "action_latency" in printed
+    assert "no: the base does not" in printed
+    known = load_profile(profile)
+    assert 0.3 < known.action_latency[0] < 0.5
+    assert 0.95 < known.speed_gain[0] < 1.05
 
 
 @pytest.mark.bags
 def test_what_a_real_log_cannot_tell_is_said(bags):
-    result = real(bags, "ackermann_gps", "RacecarTrack", "ackermann")
+    folder = bags / "ackermann_gps"
+    result = fit(FitConfig((folder,), "RacecarTrack", robot="ackermann", msgs=bags / "msg"))
     reasons = {each.name: each.reason for each in result.estimates}
     assert reasons["steering_gain"] == "the log has no yaw rate"
     assert "explain" in reasons["speed_gain"]
+    assert "explain" in reasons["friction"]
     assert result.profile == {}
-    assert "# steering_gain: the log has no yaw rate\n" in profile_text(result)
+    assert "times are those of reception" in result.notes[0]

@@ -8,11 +8,12 @@ enough to be optimised, all windows and several parameters at once, and steady i
 import numpy as np
 
 from offrl_sim.fit.log import Floats
-from offrl_sim.fit.problem import STEPS, Base, Windows
+from offrl_sim.fit.problem import RUN_IN, STEPS, Base, Windows
 from offrl_sim.physics import STEPS_PER_SECOND, DrivingPhysics
 from offrl_sim.profile import Conditions
 from offrl_sim.response import Response, gains, kept, lags
 
+_RUN_IN = round(RUN_IN * STEPS_PER_SECOND) - 1
 NAMES = ("action_latency", "speed_gain", "steering_gain", "speed_lag")
 """Parameters of the response model, in their order."""
 
@@ -59,7 +60,7 @@ def simulate(base: Base, windows: Windows, physics: DrivingPhysics, given: Condi
     response.begin(given)
     gain = np.array(gains(base.roles, given.speed_gain, given.steering_gain))
     launched = _launched(base, windows, gain * targets[0])
-    replayed = np.empty((STEPS, 1, len(windows), 2))
+    replayed = np.zeros((STEPS, 1, len(windows), 2))
     for column in range(len(windows)):
         response.ramped = targets[0, column].tolist()
         response.motors = motors = launched[column].tolist()
@@ -68,7 +69,8 @@ def simulate(base: Base, windows: Windows, physics: DrivingPhysics, given: Condi
             if response.step(target):
                 physics.drive(*response.motors)
             physics.step()
-            body = physics.body()
-            replayed[step, 0, column] = body.forward, body.turning
+            if step >= _RUN_IN:
+                body = physics.body()
+                replayed[step, 0, column] = body.forward, body.turning
     found: Floats = windows.sampled(replayed, np.zeros(1))[0]
     return found
