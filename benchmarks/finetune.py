@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,8 @@ class Config:
     """Compare methods of finetuning."""
 
     tasks: tuple[str, ...] = ("RacecarTrack",)
+    """Which."""
+    methods: tuple[str, ...] = (*ONLINE, BC)
     """Which."""
     seeds: int = 5
     """Seeds of each method; the recordings are the same."""
@@ -226,16 +229,21 @@ def main(config: Config) -> None:
         known = results.task(task)["units"]
         with ThreadPoolExecutor(config.processes) as pool:
             for seed in range(config.seeds):
-                run_seed(task, folder, seed, results, pool)
+                run_seed(task, folder, seed, config.methods, results, pool)
         print(json.dumps(results.task(task).get("summary", {}), indent=1), len(known))
 
 
 def run_seed(
-    task: str, folder: Path, seed: int, results: Results, pool: ThreadPoolExecutor
+    task: str,
+    folder: Path,
+    seed: int,
+    methods: Sequence[str],
+    results: Results,
+    pool: ThreadPoolExecutor,
 ) -> None:
     """Run the units of a seed, its offline runs first."""
     known = results.task(task)["units"]
-    waiting = [name for name in (*ONLINE, BC) if f"{seed} {name}" not in known]
+    waiting = [name for name in methods if f"{seed} {name}" not in known]
     needed = {"bc" if name == BC else ONLINE[name][0] for name in waiting}
     list(pool.map(lambda name: train_offline(folder, seed, name), sorted(needed)))
 
