@@ -13,6 +13,9 @@ from std_msgs.msg import String
 from support import write_policy
 
 from .conftest import Probe
+
+pytest.importorskip("launch_ros", reason="launch_ros comes with ROS 2, which is not sourced here")
+
 from .test_launch import Launcher, install, launcher, log, pytestmark
 
 __all__ = ["install", "pytestmark"]

@@ -51,7 +51,8 @@ class RLPD(SAC[RLPDConfig]):
         config = self.config
         action, log_prob = self.policy.sample(observations, 1, self.generator)
         device = self.generator.device
-        order = torch.randperm(config.members, generator=self.generator, device=device)
-        q = self.q_target(observations, action.squeeze(1))[order[: config.subset]].amin(0)  # (B,)
+        drawn = torch.randn(config.members, generator=self.generator, device=device)
+        subset = drawn.topk(config.subset).indices  # any is as likely as any other
+        q = self.q_target(observations, action.squeeze(1))[subset].amin(0)  # (B,)
         value: Tensor = q - self.log_alpha.exp() * log_prob.squeeze(1)
         return value if config.entropy_backup else q
