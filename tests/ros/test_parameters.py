@@ -36,7 +36,7 @@ def test_a_running_gate_is_tightened_at_once_and_never_loosened(
         assert not done
         assert "could loosen the gate" in reason
     assert not set_one(probe, "fallback", "halt")[0]
-    assert not set_one(probe, "policy", "/tmp/other.onnx")[0]
+    assert not set_one(probe, "policy", "other.onnx")[0]
     assert not set_one(probe, "require_signature", True)[0]  # read-only
     probe.feed(0.5)
     assert probe.state == "NOMINAL"
