@@ -18,6 +18,7 @@ _STD_EPS = 1e-3
 _FLOOR = 0.1
 _CONSTANT = 1e-6
 _OPEN = 1.0 - 1e-6
+_ALL = slice(None)
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -122,8 +123,8 @@ class EnsembleMLP(nn.Module):
         """Return the outputs (K, B) for inputs (B, i)."""
         *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
         x = x.expand(self.members, *x.shape)  # (K, B, i)
-        for w, b in hidden:
-            x = torch.baddbmm(b, x, w).relu_()
+        for layer, (w, b) in enumerate(hidden):
+            x = self.activated(torch.baddbmm(b, x, w), layer)
         # A product with one column is several times faster summed than as a matrix product.
         q: Tensor = (x * weight.transpose(1, 2)).sum(-1) + bias.squeeze(-1)  # (K, B)
         return q
@@ -132,10 +133,14 @@ class EnsembleMLP(nn.Module):
         """Return the outputs (B,) of one network, without the work of the others."""
         parameters = zip(self.weights, self.biases, strict=True)
         *hidden, (weight, bias) = [(w[index], b[index]) for w, b in parameters]
-        for w, b in hidden:
-            x = torch.addmm(b, x, w).relu_()
+        for layer, (w, b) in enumerate(hidden):
+            x = self.activated(torch.addmm(b, x, w), layer, index)
         q: Tensor = (x * weight[:, 0]).sum(-1) + bias[0]
         return q
+
+    def activated(self, x: Tensor, layer: int, member: int | slice = _ALL) -> Tensor:  # noqa: ARG002
+        """Return what a hidden layer of all members (K, B, h), or of one (B, h), hands on."""
+        return x.relu_()
 
 
 class Critic(EnsembleMLP):
@@ -177,16 +182,10 @@ class NormalisedCritic(Critic):
         self.gains = nn.ParameterList(torch.ones(shape, device=device) for shape in shapes)
         self.shifts = nn.ParameterList(torch.zeros(shape, device=device) for shape in shapes)
 
-    def forward(self, observation: Tensor, action: Tensor) -> Tensor:  # type: ignore[override]
-        """Return Q (K, B)."""
-        x = torch.cat([observation, action], -1)
-        x = x.expand(self.members, *x.shape)  # (K, B, o + a)
-        *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
-        for (w, b), gain, shift in zip(hidden, self.gains, self.shifts, strict=True):
-            x = F.layer_norm(torch.baddbmm(b, x, w), w.shape[-1:])
-            x = torch.addcmul(shift, x, gain).relu_()
-        q: Tensor = (x * weight.transpose(1, 2)).sum(-1) + bias.squeeze(-1)  # (K, B)
-        return q
+    def activated(self, x: Tensor, layer: int, member: int | slice = _ALL) -> Tensor:
+        """Return a hidden layer, normalised over its width."""
+        x = F.layer_norm(x, x.shape[-1:])
+        return torch.addcmul(self.shifts[layer][member], x, self.gains[layer][member]).relu_()
 
 
 class DeterministicPolicy(nn.Module):

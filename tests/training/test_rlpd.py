@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from offrl_training.algorithms.base import Dims
 from offrl_training.algorithms.rlpd import RLPD, RLPDConfig
 from offrl_training.networks import NormalisedCritic, Normaliser
+from pydantic import ValidationError
 
 
 def generator() -> torch.Generator:
@@ -33,6 +34,12 @@ def test_each_member_is_linear_layernorm_relu() -> None:
             x = F.layer_norm(x, (8,), gain, shift).relu()
         expected = (x @ critic.weights[2][k] + critic.biases[2][k]).squeeze(1)
         assert q[k].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert critic.first(observation, action).tolist() == pytest.approx(q[0].tolist(), abs=1e-5)
+
+
+def test_no_more_critics_can_be_drawn_than_there_are() -> None:
+    with pytest.raises(ValidationError, match="subset: 5 of 4 members"):
+        rlpd(subset=5)
 
 
 def test_the_target_is_the_lowest_of_two_drawn_critics() -> None:

@@ -9,7 +9,7 @@ those of the command, 1 by default against their 20.
 import copy
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from offrl_training.adam import Adam
@@ -27,6 +27,12 @@ class RLPDConfig(SACConfig):
     """Z of algorithm 1: critics drawn for each target, the lowest of which is taken."""
     entropy_backup: bool = True
     """Whether the value of the next state counts the policy's entropy."""
+
+    @model_validator(mode="after")
+    def _check_subset(self) -> "RLPDConfig":
+        if self.subset > self.members:
+            raise ValueError(f"subset: {self.subset} of {self.members} members")
+        return self
 
 
 class RLPD(SAC[RLPDConfig]):

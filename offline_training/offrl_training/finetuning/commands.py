@@ -14,7 +14,7 @@ from offrl_training import checkpoint
 from offrl_training.finetuning.bags import Interventions, mix, read_new
 from offrl_training.finetuning.checks import check_env
 from offrl_training.finetuning.config import FinetuneConfig
-from offrl_training.finetuning.curve import draw_curve
+from offrl_training.finetuning.curve import draw_curve, require_matplotlib
 from offrl_training.finetuning.driver import Driver
 from offrl_training.finetuning.envs import EnvCrashedError, EnvProcess, EnvRequest
 from offrl_training.finetuning.folder import (
@@ -82,6 +82,7 @@ def finetune(argv: list[str]) -> None:
 
 def _in_env(command: FinetuneCommand, out: Path, offline: RunConfig, robot: Robot) -> None:
     """Finetune in an environment."""
+    require_matplotlib()
     request = _request(command)
     with closing(_begin(request)) as env, closing(_begin(request)) as evaluation_env:
         check_env(env.facts, robot, request.id, str(command.run))

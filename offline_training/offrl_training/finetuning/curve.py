@@ -1,23 +1,28 @@
 """The picture of a finetuning run: scores, their dip, and how often commands were at a limit."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from offrl_contract import InputError
 
-from offrl_training.finetuning.rollout import Evaluation, dip
+from offrl_training.finetuning.rollout import Evaluation, falls
 
 
-def draw_curve(evaluations: Sequence[Evaluation], warm_up: int, path: Path) -> None:
-    """Draw the evaluations of a run. Raises InputError where matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
+def require_matplotlib() -> None:
+    """Raise InputError where matplotlib is not installed, before anything slow is done."""
+    if find_spec("matplotlib") is None:
         raise InputError(
             "the learning curve needs the Python package 'matplotlib', which is not installed. "
             "Install the extra that has it: pip install 'offrl[sim]'"
-        ) from error
+        )
+
+
+def draw_curve(evaluations: Sequence[Evaluation], warm_up: int, path: Path) -> None:
+    """Draw the evaluations of a run."""
+    from matplotlib.figure import Figure
+
     steps = [each.step for each in evaluations]
     scores = np.array([each.score for each in evaluations])
     errors = [np.std(each.returns) / len(each.returns) ** 0.5 for each in evaluations]
@@ -28,10 +33,10 @@ def draw_curve(evaluations: Sequence[Evaluation], warm_up: int, path: Path) -> N
         above.axvspan(0, warm_up, color="0.93", label="warm-up, nothing learned")
     above.fill_between(steps, scores - errors, scores + errors, alpha=0.25, linewidth=0.0)
     above.plot(steps, scores, marker="o", label="evaluation, mean ± standard error")
-    fallen = dip(evaluations)
-    if fallen > 0.0:
-        lowest = int(scores.argmin())
-        label = f"dip {fallen:.0%}"
+    fallen = falls(evaluations)
+    lowest = int(np.argmax(fallen))
+    if fallen[lowest] > 0.0:
+        label = f"dip {fallen[lowest]:.0%}"
         above.plot(steps[lowest], scores[lowest], "v", color="tab:red", label=label)
     above.set_ylabel("return")
     above.legend()

@@ -91,10 +91,15 @@ def _episode(
             return rewards, bound, step.success, len(action)
 
 
-def dip(evaluations: Sequence[Evaluation]) -> float:
-    """Return how far the policy has fallen below the first evaluation, as a share of its score.
+def falls(evaluations: Sequence[Evaluation]) -> list[float]:
+    """Return how far each is below the first evaluation, as a share of its score.
 
-    Each is compared over the scenarios that both drove; 0 where none is lower.
+    Each is compared over the scenarios that both drove; negative where it is higher.
     """
     pairs = [each.against(evaluations[0]) for each in evaluations]
-    return max((before - now) / max(abs(before), 1e-9) for now, before in pairs)
+    return [(before - now) / max(abs(before), 1e-9) for now, before in pairs]
+
+
+def dip(evaluations: Sequence[Evaluation]) -> float:
+    """Return the deepest fall; 0 where none is lower than the first."""
+    return max(falls(evaluations))
