@@ -26,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 import rclpy
 import tyro
+from convert import build
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
@@ -111,25 +112,11 @@ def write_policy(folder: Path, rate: float) -> Path:
 def messages() -> tuple[list[bytes], list[bytes]]:
     """Return serialised scans and odometry."""
     store = distro_definitions()
-    types = store.types
-
-    def blank(kind: str, **given: Any) -> Any:
-        values = []
-        for name, (tag, what) in store.fielddefs[kind][1]:
-            if name in given:
-                values.append(given[name])
-            elif tag == 2:
-                values.append(blank(what, **given))
-            elif tag == 1:
-                values.append("" if what[0] == "string" else 0)
-            else:
-                values.append(np.zeros(what[1] if tag == 3 else 0))
-        return types[kind](*values)
-
-    vector = types["geometry_msgs/msg/Vector3"]
+    vector = store.types["geometry_msgs/msg/Vector3"]
     scans, odometry = [], []
     for row in observations(VARIANTS, seed=10**6):
-        message = blank(
+        message = build(
+            store,
             "sensor_msgs/msg/LaserScan",
             ranges=row[:BEAMS],
             intensities=np.zeros(0, np.float32),
@@ -138,7 +125,7 @@ def messages() -> tuple[list[bytes], list[bytes]]:
         scans.append(bytes(store.serialize_cdr(message, "sensor_msgs/msg/LaserScan")))
         x, z = map(float, row[BEAMS:])
         speed = {"linear": vector(x, 0.0, 0.0), "angular": vector(0.0, 0.0, z)}
-        message = blank("nav_msgs/msg/Odometry", **speed)
+        message = build(store, "nav_msgs/msg/Odometry", **speed)
         odometry.append(bytes(store.serialize_cdr(message, "nav_msgs/msg/Odometry")))
     return scans, odometry
 

@@ -1,9 +1,7 @@
 """Pictures and videos of an episode, without a window. A task draws its world and its robot."""
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from offrl_contract import InputError
 
 from offrl_sim.drive import Trace
+from offrl_sim.files import whole
 
 Floats = NDArray[np.float64]
 Artists = list[Any]
@@ -193,19 +192,3 @@ def _heading(trace: Trace, tick: int | None = None) -> str:
 def _fade(artists: Artists, opacity: float) -> None:
     for artist in artists:
         artist.set_alpha(opacity)
-
-
-@contextmanager
-def whole(file: Path) -> Iterator[Path]:
-    """Give a name to write to; the file appears under its own only when it is whole.
-
-    Raises InputError where it cannot be written.
-    """
-    beside = file.with_name(f".{os.getpid()}.tmp.{file.name}")  # its suffix tells ffmpeg the format
-    try:
-        yield beside
-        os.replace(beside, file)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be written: {error.strerror}") from error
-    finally:
-        beside.unlink(missing_ok=True)

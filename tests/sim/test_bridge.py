@@ -155,6 +155,19 @@ def run_driver(program, environment):
     )
 
 
+def drive_an_episode(program, environment, *parameters):
+    """What a driver saw of a bridge's only episode."""
+    bridge = start_bridge(environment, *parameters, "episodes:=1")
+    try:
+        driver = run_driver(program, environment)
+        _, errors = bridge.communicate(timeout=30)
+    finally:
+        bridge.kill()
+    assert driver.returncode == 0, driver.stderr
+    assert bridge.returncode == 0, errors
+    return json.loads(driver.stdout)
+
+
 def test_a_command_moves_the_robot_and_odometry_says_so(environment):
     bridge = start_bridge(environment, "real_time_factor:=4.0", "seed:=2")
     try:
@@ -229,17 +242,8 @@ def test_an_unknown_task_is_refused(environment):
 def test_the_car_is_driven_by_its_own_topics(environment, tmp_path, monkeypatch):
     provide("ackermann_msgs", ACKERMANN_MSGS, tmp_path, monkeypatch)
     environment = os.environ | environment | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-    bridge = start_bridge(
-        environment, "task:=RacecarTrack", "real_time_factor:=2.0", "seed:=5", "episodes:=1"
-    )
-    try:
-        driver = run_driver(CAR_DRIVER, environment)
-        _, errors = bridge.communicate(timeout=30)
-    finally:
-        bridge.kill()
-    assert driver.returncode == 0, driver.stderr
-    assert bridge.returncode == 0, errors
-    seen = json.loads(driver.stdout)
+    parameters = "task:=RacecarTrack", "real_time_factor:=2.0", "seed:=5"
+    seen = drive_an_episode(CAR_DRIVER, environment, *parameters)
     (episode,) = seen["episodes"]
     assert episode["success"]
     assert episode["return"] > 12.0

@@ -1,15 +1,14 @@
 """The arm behind its topics, driven by a node that knows nothing but them."""
 
-import json
-
 import pytest
 
-from .test_bridge import environment, run_driver, start_bridge
+pytest.importorskip("rclpy", reason="needs rclpy: pip install 'offrl[ros]'")
+
+from .test_bridge import drive_an_episode, environment
 
 __all__ = ["environment"]
 
 pytestmark = pytest.mark.ros
-pytest.importorskip("rclpy", reason="needs rclpy: pip install 'offrl[ros]'")
 
 DRIVER = """
 import json, time
@@ -47,15 +46,7 @@ rclpy.shutdown()
 
 
 def test_the_arm_reaches_its_goal_over_topics(environment):
-    bridge = start_bridge(environment, "task:=PandaReach", "seed:=4", "episodes:=1")
-    try:
-        driver = run_driver(DRIVER, environment)
-        _, errors = bridge.communicate(timeout=30)
-    finally:
-        bridge.kill()
-    assert driver.returncode == 0, driver.stderr
-    assert bridge.returncode == 0, errors
-    seen = json.loads(driver.stdout)
+    seen = drive_an_episode(DRIVER, environment, "task:=PandaReach", "seed:=4")
     (episode,) = seen["episodes"]
     assert episode["success"]
     assert episode["return"] == 1 - round(25 * episode["seconds"])

@@ -14,7 +14,8 @@ from matplotlib.patches import Circle, Rectangle
 from numpy.typing import NDArray
 
 from offrl_sim.diffdrive.world import ARENA, ROBOT_RADIUS, World
-from offrl_sim.picture import CRASH, DARK, FONT, GOAL, STONE, WALL, Artists, Sketch, View, whole
+from offrl_sim.files import whole
+from offrl_sim.picture import CRASH, DARK, FONT, GOAL, STONE, WALL, Artists, Sketch, View
 
 Floats = NDArray[np.float64]
 

@@ -1,8 +1,7 @@
 """`offrl sim fit`."""
 
-import os
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from offrl_data.message_definitions import MessageDefinitions
 from rich.console import Console
 from rich.table import Table
 
+from offrl_sim.files import whole
 from offrl_sim.fit.estimate import Estimate, Result, estimate
 from offrl_sim.fit.log import read_log
 from offrl_sim.fit.problem import base_of, windows_of
@@ -24,7 +24,7 @@ from offrl_sim.tasks import TASKS, find_task
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Estimate from logs how a robot's base differs from a task's: delay, gains, lag."""
+    """Estimate from logs how a robot's base differs from a task's: delay, gains, lag, friction."""
 
     bags: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Bags: .bag, .db3 or .mcap files, rosbag2 directories, or folders of them."""
@@ -47,7 +47,8 @@ def report_fit(config: FitConfig) -> None:
     result = fit(config)
     _print(result)
     if config.output is not None:
-        _write(config.output, profile_text(result))
+        with whole(config.output) as beside:
+            beside.write_text(profile_text(result))
         print(f"{config.output}: profile of {len(result.profile)} parameters")
 
 
@@ -64,7 +65,7 @@ def fit(config: FitConfig) -> Result:
         log = read_log(find_bags(list(config.bags)), robot, order, definitions)
         windows = windows_of(log.stretches, base)
         result = estimate(base, windows, physics, np.random.default_rng(config.seed))
-    return Result(result.estimates, result.residuals, result.windows, [*log.notes, *result.notes])
+    return replace(result, notes=log.notes)
 
 
 def profile_text(result: Result) -> str:
@@ -72,17 +73,6 @@ def profile_text(result: Result) -> str:
     left_out = [f"# {each.name}: {each.reason}\n" for each in result.estimates if each.reason]
     known = {name: round(value, 4) for name, value in result.profile.items()}
     return "".join(left_out) + (to_yaml(known) if known else "{}\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all. Raises InputError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text)
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise InputError(f"--output {path}: cannot be written: {error}") from error
 
 
 def _print(result: Result) -> None:

@@ -1,0 +1,24 @@
+"""Files that are whole or absent."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from offrl_contract import InputError
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """Give a name to write to; the file appears under its own only when it is whole.
+
+    Raises InputError where it cannot be written.
+    """
+    beside = file.with_name(f".{os.getpid()}.tmp.{file.name}")  # its suffix tells ffmpeg the format
+    try:
+        yield beside
+        os.replace(beside, file)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written: {error.strerror}") from error
+    finally:
+        beside.unlink(missing_ok=True)
