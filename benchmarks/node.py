@@ -4,7 +4,9 @@ The driver publishes odometry, a scan of 36 beams and the clock, and waits for t
 runs in simulated time, so that its tick follows the clock at once and no timer's phase is in the
 figure. The echo node has the same subscriptions, executor and timer, and publishes a fixed command.
 Both nodes take turns at each rate, every window in a new process. What the gate costs is timed
-inside a process that ticks at 100 Hz: back to back, everything would be in the cache.
+inside a process that ticks at 100 Hz: back to back, everything would be in the cache. A command
+that comes after the next tick has begun is late, one that never comes is lost, too; the percentiles
+are of the others.
 
 Run it alone on the machine: `.venv/bin/python benchmarks/node.py`.
 """
