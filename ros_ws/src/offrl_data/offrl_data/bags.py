@@ -5,17 +5,18 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import xxhash
 import yaml
 import zstandard
 from offrl_contract import InputError
 from offrl_contract.errors import nearest
 from offrl_contract.yaml_text import from_yaml
 
+from offrl_data.fingerprint import Fingerprint
 from offrl_data.storage.base import (
     Block,
     Channel,
@@ -83,6 +84,7 @@ class Bag(AbstractContextManager["Bag"]):
         self._metadata = _Metadata()
         self.files = [path] if path.is_file() else self._files_of_directory()
         """The storage files of this bag."""
+        self._fingerprint = Fingerprint(self.files)
         try:
             self._storages = self._open()
         except BaseException:
@@ -170,13 +172,7 @@ class Bag(AbstractContextManager["Bag"]):
 
     def digest(self) -> str:
         """Return the XXH3 of the storage files (32 hex digits), as `xxh128sum` prints it."""
-        content = xxhash.xxh3_128()
-        buffer = memoryview(bytearray(1 << 20))
-        for file in self.files:
-            with file.open("rb", buffering=0) as stream:
-                while size := stream.readinto(buffer):
-                    content.update(buffer[:size])
-        return content.hexdigest()
+        return self._fingerprint.digest()
 
     def __exit__(
         self,
@@ -213,7 +209,9 @@ class Bag(AbstractContextManager["Bag"]):
         problems: list[str] = []
         for file in self.files:
             try:
-                opened.append(self._stack.enter_context(self._reader(file)))
+                storage = self._stack.enter_context(self._reader(file))
+                storage.saw = partial(self._fingerprint.saw, storage.path)
+                opened.append(storage)
             except (StorageError, OSError) as error:
                 problems.append(f"{file.name}: {error}")
         if not opened:

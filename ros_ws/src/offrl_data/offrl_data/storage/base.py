@@ -5,7 +5,7 @@ an error.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,6 +172,8 @@ class Storage(AbstractContextManager["Storage"]):
         self.losses = Losses([])
         self.notes: list[str] = []
         """What is odd and cost nothing."""
+        self.saw: Callable[[int, bytes], None] | None = None
+        """Is told the offset and bytes of what is read, where that is most of the file."""
 
     @abstractmethod
     def blocks(self, wanted: Collection[int]) -> Blocks:

@@ -225,4 +225,7 @@ class ChunkedStorage(Storage, Generic[C]):
         if not 0 <= offset < self._size:
             return b""
         self._file.seek(offset)
-        return self._file.read(min(size, self._size - offset))
+        data = self._file.read(min(size, self._size - offset))
+        if self.saw:
+            self.saw(offset, data)
+        return data
