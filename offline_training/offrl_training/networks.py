@@ -216,13 +216,20 @@ class GaussianPolicy(DeterministicPolicy):
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return log pi(a|s) (B,) of actions (B, a) in network coordinates."""
-        return normal_log_density(action, self(observation), self.log_std.clamp(*self.LOG_STD))
+        return self.log_density(self(observation), action)
 
     def sample(self, observation: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Draw n actions (B, n, a) a state, clipped to [-1, 1]."""
-        return normal_sample(
-            self(observation), self.log_std.clamp(*self.LOG_STD), count, generator
-        ).clamp(-1.0, 1.0)
+        return self.around(self(observation), count, generator)
+
+    def log_density(self, mean: Tensor, action: Tensor) -> Tensor:
+        """Return log pi(a|s) (B,) where the mean at s is known, (B, a)."""
+        return normal_log_density(action, mean, self.log_std.clamp(*self.LOG_STD))
+
+    def around(self, mean: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Draw n actions (B, n, a) where the mean at s is known, (B, a); clipped to [-1, 1]."""
+        log_std = self.log_std.clamp(*self.LOG_STD)
+        return normal_sample(mean, log_std, count, generator).clamp(-1.0, 1.0)
 
 
 class StateGaussianPolicy(nn.Module):

@@ -71,8 +71,9 @@ class AWAC(Algorithm[W]):
         q_loss = td_loss(q, target)
         descend(self.q_optimizer, q_loss)
 
-        weight = self.weight(self.advantage(s, a))  # (B,)
-        policy_loss = weighted_cloning_loss(self.policy.log_prob(s, a), weight)
+        mean = self.policy(s)  # (B, a)
+        weight = self.weight(self.advantage(s, a, mean))  # (B,)
+        policy_loss = weighted_cloning_loss(self.policy.log_density(mean, a), weight)
         descend(self.policy_optimizer, policy_loss)
         soft_update(self.q_target, self.q, self.config.tau)
         self.updates += 1
@@ -80,9 +81,9 @@ class AWAC(Algorithm[W]):
         return {name: loss.detach() for name, loss in losses.items()} | {"weight": weight.mean()}
 
     @torch.no_grad()
-    def advantage(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Return min Q(s, a) - V(s) (B,), V the mean of min Q over actions of the policy."""
-        sampled = self.policy.sample(observations, self.config.samples, self.generator)  # (B, m, a)
+    def advantage(self, observations: Tensor, actions: Tensor, mean: Tensor) -> Tensor:
+        """Return min Q(s, a) - V(s) (B,), V the mean of min Q over actions around the policy's."""
+        sampled = self.policy.around(mean, self.config.samples, self.generator)  # (B, m, a)
         values: Tensor = self.q(*pairs(observations, sampled)).amin(0)  # (B m,)
         q: Tensor = self.q(observations, actions).amin(0)  # (B,)
         return q - values.view(-1, self.config.samples).mean(1)

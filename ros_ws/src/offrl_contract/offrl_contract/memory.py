@@ -6,7 +6,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _KEPT = 1 << 30  # [bytes]
 
 
-def keep_freed_memory(largest: int = 1 << 24) -> None:
+def keep_freed_memory(largest: int = 9 << 20) -> None:
     """Keep the blocks of up to `largest` bytes that this process frees, up to 1 GB in all.
 
     For work that frees and takes the same large blocks again and again: given back, they are
