@@ -16,7 +16,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from offrl_contract import InputError
-from offrl_policy.gate import Cusum, FalseAlarms, GateCalibration, ScoreCalibration
+from offrl_policy.gate import (
+    Cusum,
+    FalseAlarms,
+    GateCalibration,
+    Reliability,
+    ScoreCalibration,
+)
 from scipy.stats import binomtest
 
 Array = NDArray[np.float64]
@@ -29,6 +35,7 @@ ASSUMPTION = (
     "The guarantee holds for episodes exchangeable with the held-out ones: same robot, same place, "
     "same kind of task. It is an average over episodes, not a promise for each."
 )
+_ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 _TINY = 1e-9
 _LEAST_SPREAD = 0.01
 _UNLIMITED = 1e18
@@ -108,8 +115,8 @@ def calibrate(
     means, stds = ticks.mean(0), np.maximum(ticks.std(0), _TINY)
     blank = _blank(names, means, stds, alpha)
     scale = Scale.fit(_maxima(reference, blank))
-    heights = np.sort(scale.height(_maxima(held_out, blank)).max(axis=1))  # (n,)
-    thresholds = scale.value(heights[conformal_rank(count, alpha) - 1])  # (2k,)
+    heights = scale.height(_maxima(held_out, blank)).max(axis=1)  # (n,) in order of recording
+    thresholds = scale.value(np.sort(heights)[conformal_rank(count, alpha) - 1])  # (2k,)
     normal = np.concatenate(list(held_out))
     scores = tuple(
         known.model_copy(
@@ -130,6 +137,7 @@ def calibrate(
             "window": window,
             "scores": scores,
             "false_alarms": _false_alarms(heights, alpha, hours),
+            "reliability": _reliability(heights),
         }
     )
 
@@ -170,20 +178,46 @@ def _maxima(episodes: Sequence[Array], calibration: GateCalibration) -> Array:
 
 
 def _false_alarms(heights: Array, alpha: float, hours: float) -> FalseAlarms:
-    """Judge each held-out episode by the threshold that the others give."""
-    count = len(heights)
-    alarms = 0
-    for left_out in range(count):
-        others = np.delete(heights, left_out)
-        if len(others):
-            rank = min(conformal_rank(len(others), alpha), len(others))
-            alarms += bool(heights[left_out] > others[rank - 1])
-    interval = binomtest(alarms, count).proportion_ci(0.95, method="exact")
+    count, alarms = len(heights), _alarms(heights, alpha)
     return FalseAlarms(
         episodes=count,
         alarms=alarms,
         rate=alarms / count,
-        interval=(float(interval.low), float(interval.high)),
+        interval=_interval(alarms, count),
         hours=hours,
         per_hour=alarms / hours,
     )
+
+
+def _reliability(heights: Array) -> tuple[Reliability, ...]:
+    """Count the alarms at every alpha that half of the episodes allow."""
+    count, half = len(heights), len(heights) // 2
+    return tuple(
+        Reliability(
+            alpha=alpha,
+            rate=_alarms(heights, alpha) / count,
+            interval=_interval(_alarms(heights, alpha), count),
+        )
+        for alpha in _ALPHAS
+        if half and conformal_rank(half, alpha) <= half
+    )
+
+
+def _alarms(heights: Array, alpha: float) -> int:
+    """Judge each half of the episodes (n,) by the threshold that the other half gives.
+
+    Halves, as each episode judged by all others has n alpha alarms whatever the data.
+    """
+    first, second = np.split(heights, [len(heights) // 2])
+    alarms = 0
+    for judged, others in ((first, second), (second, first)):
+        if len(others):
+            rank = min(conformal_rank(len(others), alpha), len(others))
+            alarms += int((judged > np.sort(others)[rank - 1]).sum())
+    return alarms
+
+
+def _interval(alarms: int, count: int) -> tuple[float, float]:
+    """Return the Clopper-Pearson 95 % interval of a rate."""
+    interval = binomtest(alarms, count).proportion_ci(0.95, method="exact")
+    return float(interval.low), float(interval.high)

@@ -41,5 +41,5 @@ def export(argv: list[str]) -> None:
         f"  parity: ONNX and torch differ by at most {report.parity:.2g} of the action range "
         f"over {report.observations} observations\n"
         f"  gate: alpha {report.alpha:g} from {report.threshold_episodes} held-out episodes; "
-        f"false alarms, each judged without itself: {report.false_alarms}"
+        f"false alarms, each half judged by the other: {report.false_alarms}"
     )

@@ -204,7 +204,7 @@ def test_page_never_replaces_its_dataset(
     data = write(robot, tmp_path / "data.html")
     content = data.read_bytes()
     assert run(["report", str(data)]) == 2
-    assert "would replace the dataset" in capsys.readouterr().err
+    assert "would replace the file" in capsys.readouterr().err
     assert data.read_bytes() == content
 
 

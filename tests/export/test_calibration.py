@@ -111,7 +111,21 @@ def test_long_logs_are_cut_into_windows_and_it_is_said() -> None:
     assert lengths == [3, 3]
 
 
-def test_false_alarms_are_counted_without_the_episode_itself() -> None:
+def test_drift_between_the_halves_of_a_log_is_seen() -> None:
+    """An episode judged by all others would alarm in a tenth of the cases, drift or not."""
+    generator = np.random.default_rng(2)
+    drifting = episodes(generator, 30) + episodes(generator, 30, shift=1.5)
+    gate = calibrate(episodes(generator, 40), drifting, NAMES, 0.1, 10.0, lambda _: None)
+    low, _ = gate.false_alarms.interval
+    assert low > 0.1
+    by_alpha = {each.alpha: each for each in gate.reliability}
+    assert list(by_alpha) == [0.05, 0.1, 0.2, 0.3, 0.5]  # thirty episodes allow no less
+    assert by_alpha[0.1].rate == gate.false_alarms.rate
+    steady = calibration(1, 60, 0.1).reliability
+    assert all(each.interval[0] <= each.alpha <= each.interval[1] for each in steady)
+
+
+def test_false_alarms_are_counted_by_thresholds_of_the_other_half() -> None:
     gate = calibration(1, 60, 0.1)
     measured = gate.false_alarms
     assert measured.episodes == 60

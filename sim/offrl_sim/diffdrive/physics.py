@@ -30,11 +30,15 @@ class DiffDrivePhysics(DrivingPhysics):
     def reset(self, world: World) -> None:
         """Put robot and obstacles where the world says, everything at rest."""
         self._restore()
-        for (x, y, _), slot in zip(world.obstacles.tolist(), world.slots, strict=True):
-            self._move(self._obstacles[slot], (x, y, _WALL_HEIGHT / 2.0), 0.0)
+        self.place(world)
         x, y, yaw = world.start
         self._move(self._robot, (x, y, WHEEL_RADIUS), yaw)
         self.drive(0.0, 0.0)
+
+    def place(self, world: World) -> None:
+        """Put the obstacles where the world says."""
+        for (x, y, _), slot in zip(world.obstacles.tolist(), world.slots, strict=True):
+            self._move(self._obstacles[slot], (x, y, _WALL_HEIGHT / 2.0), 0.0)
 
     def launch(self, speed: float, turn: float) -> None:
         """Put the base in the middle of the empty arena, driving at a speed [m/s], turn [rad/s]."""

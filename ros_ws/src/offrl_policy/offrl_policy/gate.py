@@ -32,7 +32,10 @@ class ScoreCalibration(Spec):
 
 
 class FalseAlarms(Spec):
-    """Alarms in normal driving, each held-out episode judged by thresholds made without it."""
+    """Alarms in normal driving, seen in the held-out episodes.
+
+    Each half of them, in the order of recording, is judged by thresholds from the other half.
+    """
 
     episodes: int
     alarms: int
@@ -42,6 +45,16 @@ class FalseAlarms(Spec):
     """Clopper-Pearson 95 % interval of the rate."""
     hours: float
     per_hour: float
+
+
+class Reliability(Spec):
+    """What came of an alpha that was asked for, counted as in FalseAlarms."""
+
+    alpha: float
+    rate: float
+    """Alarms per episode."""
+    interval: tuple[float, float]
+    """Clopper-Pearson 95 % interval of the rate."""
 
 
 class GateCalibration(Spec):
@@ -60,6 +73,8 @@ class GateCalibration(Spec):
     false_alarms: FalseAlarms
     assumption: str
     """What the guarantee rests on."""
+    reliability: tuple[Reliability, ...] = ()
+    """Of as many alphas as half the held-out episodes allow."""
 
 
 class State(Enum):
