@@ -35,8 +35,8 @@ def report_policy(path: Path, out: Path, study: Path | None) -> int:
     sections = list(_sections(policy, found, plots))
     robot = policy.robot
     subtitle = (
-        f"Robot {robot.robot} at {robot.rate:g} Hz: {robot.observation_size} observed, "
-        f"{robot.action_size} commanded values, SI units."
+        f"Robot {robot.robot} at {robot.rate:g} Hz, SI units. Numbers observed: "
+        f"{robot.observation_size}, commanded: {robot.action_size}."
     )
     page = web_page("offrl report", path.name, subtitle, [_cards(policy)], sections, plots)
     return write_whole(page, out)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
+from offrl_contract import InputError
 
 from offrl_sim.env import TaskEnv
 from offrl_sim.simulation import Disturbance, Scenario
@@ -66,7 +67,12 @@ def rollout_behaviour(env: TaskEnv, episodes: int, seed: int) -> list[EpisodeRes
 
 
 def behaviour_rng(scenario: int) -> np.random.Generator:
-    """Return the driver's random numbers, apart from those of the scenario."""
+    """Return the driver's random numbers, apart from those of the scenario.
+
+    Raises InputError for a scenario below 0.
+    """
+    if scenario < 0:
+        raise InputError(f"--seed {scenario}: must be 0 or more")
     return np.random.default_rng([scenario, 1])
 
 

@@ -31,6 +31,7 @@ from offrl_sim.simulation import EPOCH, Delivery
 
 PAUSE = (1.5, 3.0)
 """Between episodes nothing is recorded: an operator puts the robot at its next start [s]."""
+_HOURS = 100_000  # a bag begins at the hour of its first scenario; ROS has stamps until 2038
 STOPPED = 0.15
 """Share of drives that are stopped by hand, where a topic says so."""
 CARRIED_AFTER = 1.5
@@ -146,7 +147,7 @@ def _record_bag(
         types[running.topic] = _BOOL
     with BagWriter(beside, types) as writer:
         env.listener = writer.take
-        clock = EPOCH + scenarios[0] * 3600 * 10**9
+        clock = EPOCH + (scenarios[0] % _HOURS) * 3600 * 10**9
         for scenario in scenarios:
             total, outcome, end = _drive(env, scenario, clock)
             returns.append(total)

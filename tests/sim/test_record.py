@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
-from offrl_contract import InputError
+from offrl_contract import InputError, cli
 from offrl_contract.definitions import distro_definitions
 from offrl_data.conversion import convert_bags
 from offrl_data.dataset import load_dataset
@@ -217,6 +217,15 @@ def test_command_line_takes_task_and_profile(tmp_path, capsys):
 def test_more_bags_than_episodes_is_refused(tmp_path):
     with pytest.raises(InputError, match="--bags 3"):
         record_bags(TaskEnv("DiffDriveNav"), tmp_path / "bags", 2, 0, 3, lambda: None)
+
+
+def test_any_seed_is_recorded_or_refused(tmp_path):
+    assert (
+        cli.run(["record", "--out", str(tmp_path / "no"), "--seed", "-1", "--episodes", "4"]) == 2
+    )
+    assert list(tmp_path.iterdir()) == []
+    few = ["--episodes", "1", "--bags", "1"]
+    assert cli.run(["record", "--out", str(tmp_path / "bags"), "--seed", str(10**9), *few]) == 0
 
 
 def test_an_interrupted_recording_leaves_nothing(tmp_path):
