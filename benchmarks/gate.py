@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import tyro
 from finetune import offrl
-from gate_detectors import Detector, Vectors, actions_of, detectors
+from gate_detectors import Detector, Vectors, detectors
 from gate_shifts import Shift, Shifts
 from gate_summary import summary
 from numpy.typing import NDArray
@@ -74,6 +74,8 @@ class Drive:
 
     observations: Vectors
     """(T, o), one a tick."""
+    commands: Vectors
+    """(T, a) in force after each."""
     bump: int | None
     """Tick during which the robot drove into something."""
     stopped: int | None
@@ -98,15 +100,18 @@ def build(folder: Path) -> dict[str, Detector]:
     """Build all detectors."""
     policy, run = Policy(folder / "policy.onnx"), load_run(folder / "run")
     dataset = load_dataset(folder / "data.h5")
-    reference = observations(dataset, run.train_episodes[::REFERENCE_SHARE])
-    held_out = observations(dataset, run.held_out_episodes)
+    reference = logged(dataset, run.train_episodes[::REFERENCE_SHARE])
+    held_out = logged(dataset, run.held_out_episodes)
     return detectors(policy, run, dataset, reference, held_out, ALPHA)
 
 
-def observations(dataset: Dataset, episodes: NDArray[np.int64]) -> list[Vectors]:
-    """Return the observations (T, o) of some episodes."""
+def logged(dataset: Dataset, episodes: NDArray[np.int64]) -> list[tuple[Vectors, Vectors]]:
+    """Return observations (T, o) and commands (T, a) of some episodes."""
     spans = zip(dataset.starts[episodes], dataset.lengths[episodes], strict=True)
-    return [dataset.observations[start : start + length] for start, length in spans]
+    return [
+        (dataset.observations[start : start + length], dataset.actions[start : start + length])
+        for start, length in spans
+    ]
 
 
 class Judge:
@@ -128,25 +133,26 @@ class Judge:
             gated = drive(env, self.policy, scenario, gated=True)
             outcome = {"bump": free.bump, "success": free.success}
             behind = {"bump": gated.bump, "stopped": gated.stopped, "success": gated.success}
-            rows.append(self.verdicts(free.observations) | outcome | {"gated": behind})
+            rows.append(
+                self.verdicts(free.observations, free.commands) | outcome | {"gated": behind}
+            )
         env.close()
         return columns(rows)
 
-    def verdicts(self, seen: Vectors) -> dict[str, Any]:
+    def verdicts(self, seen: Vectors, commands: Vectors) -> dict[str, Any]:
         """Return the first alarm [tick] and the highest level by detector."""
-        actions = actions_of(self.policy, seen)
-        levels = {name: each.levels(seen, actions) for name, each in self.detectors.items()}
+        levels = {name: each.levels(seen, commands) for name, each in self.detectors.items()}
         return {
             "ticks": len(seen),
             "alarm": {name: _first(each >= 1.0) for name, each in levels.items()},
             "level": {name: round(float(each.max()), 3) for name, each in levels.items()},
         }
 
-    def logged(self, data: Path, episodes: NDArray[np.int64] | None = None) -> dict[str, Any]:
+    def log(self, data: Path, episodes: NDArray[np.int64] | None = None) -> dict[str, Any]:
         """Return what each detector says to logged episodes."""
         dataset = load_dataset(data)
         chosen = np.arange(len(dataset.lengths)) if episodes is None else episodes
-        return columns([self.verdicts(each) for each in observations(dataset, chosen)])
+        return columns([self.verdicts(*each) for each in logged(dataset, chosen)])
 
 
 def drive(env: TaskEnv, policy: Policy, scenario: int, *, gated: bool) -> Drive:
@@ -162,6 +168,7 @@ def drive(env: TaskEnv, policy: Policy, scenario: int, *, gated: bool) -> Drive:
     env.listener = lambda each: controller.push(each.topic, each.stamp, each.message)
     env.reset(seed=scenario)
     seen: list[NDArray[np.float32]] = []
+    commands: list[NDArray[np.float32]] = []
     bump = stopped = None
     done = success = False
     while not done and (stopped is None or len(seen) < stopped + STANDING):
@@ -171,11 +178,12 @@ def drive(env: TaskEnv, policy: Policy, scenario: int, *, gated: bool) -> Drive:
         if decision.state is State.FALLBACK and stopped is None:
             stopped = tick
         moving = abs(env.simulation.body.forward) > MOVING
-        _, _, terminal, timeout, info = env.step(decision.command.astype(np.float32))
+        commands.append(decision.command.astype(np.float32))
+        _, _, terminal, timeout, info = env.step(commands[-1])
         if info["collided"] and moving:
             bump = tick
         done, success = terminal or timeout, info["success"]
-    return Drive(np.array(seen), bump, stopped, success)
+    return Drive(np.array(seen), np.array(commands), bump, stopped, success)
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -235,11 +243,11 @@ def stranger_verdicts(judge: Judge, data: Path, goals: Vectors) -> dict[str, Any
     """Return what each detector says to windows of 10 s of a recording of another robot."""
     dataset = load_dataset(data)
     rows = []
-    for each in observations(dataset, np.arange(len(dataset.lengths))):
-        for begin in range(0, len(each) - 99, 100):
-            window = each[begin : begin + 100]
-            seen = np.concatenate([window, goals[begin : begin + 100]], axis=1)
-            rows.append(judge.verdicts(seen))
+    for seen, commands in logged(dataset, np.arange(len(dataset.lengths))):
+        for begin in range(0, len(seen) - 99, 100):
+            window = slice(begin, begin + 100)
+            whole = np.concatenate([seen[window], goals[window]], axis=1)
+            rows.append(judge.verdicts(whole, commands[window]))
     return columns(rows)
 
 
@@ -265,10 +273,10 @@ def main(config: Config) -> None:
     if "drivers, held out" not in units:
         keep(
             "drivers, held out",
-            judge.logged(folder / "data.h5", load_run(folder / "run").held_out_episodes),
+            judge.log(folder / "data.h5", load_run(folder / "run").held_out_episodes),
         )
     if "drivers, another seed" not in units:
-        keep("drivers, another seed", judge.logged(folder / "other.h5"))
+        keep("drivers, another seed", judge.log(folder / "other.h5"))
     if config.bags:
         goals = load_dataset(folder / "other.h5").observations[:, -2:]
         for name, data in strangers(folder, config.bags):

@@ -1,6 +1,6 @@
-"""Detectors of the unfamiliar: the gate's two scores, together and alone, and plain alternatives.
+"""Detectors of the unfamiliar: the gate's scores, together and alone, and plain alternatives.
 
-All see the same observations and actions, and all but one are calibrated as the gate is, on the
+All see the same observations and commands, and all but one are calibrated as the gate is, on the
 maxima of the same held-out episodes: what differs is the score. `per step` has a threshold that one
 tick in a hundred exceeds.
 """
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from offrl_data.dataset import Dataset
 from offrl_export.calibration import calibrate
+from offrl_export.graph import SCORES
 from offrl_export.study import GATE
 from offrl_policy.gate import Cusum, GateCalibration
 from offrl_policy.policy_file import Policy
@@ -40,15 +41,15 @@ class Detector:
     """Scores ticks, and knows which scores are too high."""
 
     score: Callable[[Vectors, Vectors], Floats]
-    """Of observations (T, o) and actions (T, a), SI units: (T, k)."""
+    """Of observations (T, o) and the commands in force after each (T, a), SI units: (T, k)."""
     calibration: GateCalibration
 
-    def levels(self, observations: Vectors, actions: Vectors) -> Floats:
+    def levels(self, observations: Vectors, commands: Vectors) -> Floats:
         """Return the highest score over its threshold at each tick (T,), CUSUMs among them."""
         cusum = Cusum(self.calibration)
         known = self.calibration.scores
         rows = []
-        for scores in self.score(observations, actions).tolist():
+        for scores in self.score(observations, commands).tolist():
             sums = cusum.update(scores)
             level = [score / each.threshold for score, each in zip(scores, known, strict=True)]
             level += [total / each.cusum_threshold for total, each in zip(sums, known, strict=True)]
@@ -98,11 +99,11 @@ def detectors(
     policy: Policy,
     run: TrainedRun,
     dataset: Dataset,
-    reference: Sequence[Vectors],
-    held_out: Sequence[Vectors],
+    reference: Sequence[tuple[Vectors, Vectors]],
+    held_out: Sequence[tuple[Vectors, Vectors]],
     alpha: float,
 ) -> dict[str, Detector]:
-    """Build all, calibrated on the observations (T, o) of reference and held-out episodes."""
+    """Build all, calibrated on reference and held-out episodes."""
     torch.manual_seed(0)
     batches = _batches(run, dataset)
     normaliser = run.algorithm.normaliser
@@ -112,54 +113,49 @@ def detectors(
     mean = states.double().mean(0)
     inverse = torch.linalg.pinv(torch.cov(states.double().T))
 
-    def both(observations: Vectors, actions: Vectors) -> Floats:  # noqa: ARG001
-        return np.array([policy.run(each).uncertainty for each in observations], np.float64)
+    def gate(observations: Vectors, commands: Vectors) -> Floats:
+        memory, rows = policy.initial_memory, []
+        for seen, command in zip(observations, commands, strict=True):
+            answer = policy.run(seen, memory)
+            rows.append(answer.uncertainty)
+            memory = policy.remember(answer.memory, command.astype(np.float64))
+        return np.array(rows, np.float64)
 
     @torch.no_grad()
-    def spread(observations: Vectors, actions: Vectors) -> Floats:
-        values = shared(torch.from_numpy(observations), torch.from_numpy(actions))
-        return values.std(0)[:, None].double().numpy()
+    def spread(observations: Vectors, commands: Vectors) -> Floats:  # noqa: ARG001
+        seen = torch.from_numpy(observations)
+        return shared(seen, run.algorithm.act(seen)).std(0)[:, None].double().numpy()
 
     @torch.no_grad()
-    def distillation(observations: Vectors, actions: Vectors) -> Floats:  # noqa: ARG001
+    def distillation(observations: Vectors, commands: Vectors) -> Floats:  # noqa: ARG001
         here = normaliser.observation(torch.from_numpy(observations))
         return distilled(here)[:, None].double().numpy()
 
     @torch.no_grad()
-    def mahalanobis(observations: Vectors, actions: Vectors) -> Floats:  # noqa: ARG001
+    def mahalanobis(observations: Vectors, commands: Vectors) -> Floats:  # noqa: ARG001
         off = normaliser.observation(torch.from_numpy(observations)).double() - mean
         return torch.einsum("ti,ij,tj->t", off, inverse, off).clamp_min(0.0).sqrt()[:, None].numpy()
 
-    def acted(episodes: Sequence[Vectors]) -> list[tuple[Vectors, Vectors]]:
-        return [(each, actions_of(policy, each)) for each in episodes]
-
-    known = acted(reference), acted(held_out)
-
     def calibrated(score: Callable[[Vectors, Vectors], Floats], *names: str) -> Detector:
-        normal, judged = ([score(*each) for each in episodes] for episodes in known)
+        normal, judged = ([score(*each) for each in episodes] for episodes in (reference, held_out))
         rate = run.robot.rate
         return Detector(score, calibrate(normal, judged, names, alpha, rate, lambda _: None))
 
-    found = {
-        GATE: calibrated(both, "critic_std", "knn"),
-        "critic_std alone": calibrated(lambda o, a: both(o, a)[:, :1], "critic_std"),
-        "knn alone": calibrated(lambda o, a: both(o, a)[:, 1:], "knn"),
+    found = {GATE: calibrated(gate, *SCORES)}
+    for k, name in enumerate(SCORES):
+        found[f"{name} alone"] = calibrated(lambda o, c, k=k: gate(o, c)[:, k : k + 1], name)
+    found |= {
         "shared targets": calibrated(spread, "critic_std"),
         "Mahalanobis": calibrated(mahalanobis, "distance"),
         "RND": calibrated(distillation, "error"),
     }
-    found[PER_STEP] = Detector(both, _per_step(found[GATE].calibration, known[1], both))
+    found[PER_STEP] = Detector(gate, _per_step(found[GATE].calibration, held_out, gate))
     return found
-
-
-def actions_of(policy: Policy, observations: Vectors) -> Vectors:
-    """Return what the policy does at observations (T, o): (T, a)."""
-    return np.array([policy.run(each).action for each in observations])
 
 
 def _per_step(
     known: GateCalibration,
-    held_out: list[tuple[Vectors, Vectors]],
+    held_out: Sequence[tuple[Vectors, Vectors]],
     score: Callable[[Vectors, Vectors], Floats],
 ) -> GateCalibration:
     ticks = np.concatenate([score(*each) for each in held_out])

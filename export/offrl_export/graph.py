@@ -1,4 +1,4 @@
-"""The graph that goes into the policy file: policy, critic ensemble and prototypes in one."""
+"""The graph of the policy file: policy, critics, prototypes and models of a step in one."""
 
 import copy
 import logging
@@ -9,11 +9,15 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from offrl_policy.policy_file import BEFORE
 from offrl_training.run import TrainedRun
 from torch import Tensor, nn
 
+from offrl_export import dynamics
+from offrl_export.dynamics import Dynamics
+
 OPSET = 18
-SCORES = ("critic_std", "knn")
+SCORES = ("critic_std", "knn", *dynamics.SCORES)
 """In the order of the output `uncertainty`."""
 MAX_PROTOTYPES = 4096
 NEIGHBOUR = 5
@@ -21,7 +25,11 @@ NEIGHBOUR = 5
 
 
 class PolicyGraph(nn.Module):
-    """Observation (B, o) in SI units to action (B, a) in SI units and uncertainty (B, 2)."""
+    """Observation (B, o) to action (B, a), both in SI units, and uncertainty (B, 4).
+
+    `before` (B, o + a + 1) is what was observed a tick ago, the command in force since, and 1; or
+    zeros, where that is not known.
+    """
 
     mean: Tensor
     std: Tensor
@@ -30,14 +38,19 @@ class PolicyGraph(nn.Module):
     norms: Tensor
     """(P,) squared, of the prototypes."""
 
-    def __init__(self, run: TrainedRun, states: NDArray[np.float32]) -> None:
-        """Take the networks of a run, and states (n, o), MAX_PROTOTYPES at most, as prototypes."""
+    def __init__(self, run: TrainedRun, states: NDArray[np.float32], model: Dynamics) -> None:
+        """Take the networks of a run and its model, and states (n, o) as prototypes.
+
+        MAX_PROTOTYPES states at most.
+        """
         super().__init__()
         # Two candidates may be so near in Q that single precision decides between them by chance:
         # another runtime, or the robot's processor, would choose the other.
         chooses = run.algorithm.chooses
         self.policy = copy.deepcopy(run.algorithm).double() if chooses else run.algorithm
         self.critics = run.gate_critics
+        self.dynamics = model
+        self.sizes = run.robot.observation_size, run.robot.action_size
         self.register_buffer("mean", run.algorithm.normaliser.observation_mean.clone())
         self.register_buffer("std", run.algorithm.normaliser.observation_std.clone())
         self.register_buffer("prototypes", (torch.from_numpy(states) - self.mean) / self.std)
@@ -48,12 +61,15 @@ class PolicyGraph(nn.Module):
         dtype = self.policy.normaliser.observation_mean.dtype
         return self.policy.act(observation.to(dtype)).float()
 
-    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Return action and uncertainty."""
+    def forward(self, observation: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return action, uncertainty, and what is `before` at the next tick."""
         action = self.act(observation)
         critic_std = self.critics(observation, action).std(0)  # (B,)
-        scores = torch.stack([critic_std, self.distance(observation)], dim=1)  # (B, 2)
-        return action, scores
+        static = torch.stack([critic_std, self.distance(observation)], dim=1)  # (B, 2)
+        previous, command, known = torch.split(before, [*self.sizes, 1], 1)
+        moving = known * self.dynamics(previous, command, observation)  # (B, 2)
+        after = torch.cat([observation, action, torch.ones_like(known)], 1)
+        return action, torch.cat([static, moving], 1), after
 
     def distance(self, observation: Tensor) -> Tensor:
         """Return the distance (B,) to the k-th nearest prototype, in normalised coordinates."""
@@ -65,16 +81,16 @@ class PolicyGraph(nn.Module):
         return (kth + here.square().sum(-1)).clamp_min(0.0).sqrt()
 
 
-def write_graph(graph: PolicyGraph, observation_size: int, path: Path) -> onnx.ModelProto:
+def write_graph(graph: PolicyGraph, path: Path) -> onnx.ModelProto:
     """Export the graph to a file with batch 1, check it, and return the model."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, we do not
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
         program = torch.onnx.export(
             graph.eval(),
-            (torch.zeros(1, observation_size),),
-            input_names=["observation"],
-            output_names=["action", "uncertainty"],
+            (torch.zeros(1, graph.sizes[0]), torch.zeros(1, sum(graph.sizes) + 1)),
+            input_names=["observation", BEFORE],
+            output_names=["action", "uncertainty", f"next_{BEFORE}"],
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

@@ -24,12 +24,13 @@ from offrl_contract.definitions import (
 from offrl_contract.robot_file import require_same
 from offrl_data.columns import Column, pieces
 from offrl_data.dataset import AnyDataset
-from offrl_policy.policy_file import FORMAT, GOLDEN_TOLERANCE, Policy
+from offrl_policy.policy_file import BEFORE, FORMAT, GOLDEN_TOLERANCE, Policy
 from offrl_policy.signature import private_key, seal, sign
 from offrl_training.run import TrainedRun
 from offrl_training.transitions import spread_rows
 
 from offrl_export.calibration import calibrate
+from offrl_export.dynamics import MOST_TRANSITIONS, Dynamics, fit
 from offrl_export.graph import MAX_PROTOTYPES, SCORES, PolicyGraph, write_graph
 
 GOLDEN_VECTORS = 16
@@ -136,21 +137,20 @@ def _write(
     """Write a checked policy file; return the parity."""
     reference, prototypes = _split(run)
     states = _at(dataset.observations, spread_rows(dataset, prototypes, MAX_PROTOTYPES))
-    graph = PolicyGraph(run, states)
-    model = write_graph(graph, run.robot.observation_size, path)
+    graph = PolicyGraph(run, states, _dynamics(run, dataset, prototypes))
+    model = write_graph(graph, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     parity = check_parity(graph, session, dataset.observations, run.robot.limits)
 
     def scores(episodes: NDArray[np.int64]) -> list[Array]:
-        return [_scores(session, _observations(dataset, int(e))) for e in episodes]
+        return [_scores(session, *_episode(dataset, int(e))) for e in episodes]
 
     gate = calibrate(
         scores(reference), scores(run.held_out_episodes), SCORES, alpha, run.robot.rate, say
     )
     rows = np.linspace(0, len(dataset) - 1, GOLDEN_VECTORS).round().astype(np.int64)
     golden = _at(dataset.observations, rows)
-    with torch.no_grad():
-        actions, uncertainties = (each.numpy() for each in graph(torch.from_numpy(golden)))
+    actions, uncertainties = _unrolled(graph, golden)
     properties = {
         "format": FORMAT,
         "robot": run.robot.to_yaml(),
@@ -185,12 +185,16 @@ def check_parity(
 ) -> float:
     """Return the largest action difference over the range. Raises InputError above tolerance."""
     low, high = np.array(limits, np.float64).T
+    before = np.zeros((1, sum(graph.sizes) + 1), np.float32)
     worst = 0.0
     with torch.no_grad():
         for batch in pieces(observations):
             expected = graph.act(torch.from_numpy(batch)).numpy()
             found = np.array(
-                [session.run(["action"], {"observation": o[None]})[0][0] for o in batch]
+                [
+                    session.run(["action"], {"observation": o[None], BEFORE: before})[0][0]
+                    for o in batch
+                ]
             )
             difference = np.abs(found - expected.astype(np.float64)) / (high - low)
             worst = max(worst, float(difference.max()))
@@ -216,14 +220,47 @@ def _at(column: Column, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.concatenate([column[row : row + 1] for row in rows.tolist()])
 
 
-def _observations(dataset: AnyDataset, episode: int) -> NDArray[np.float32]:
-    """Return the observations (L + 1, o) of an episode, the final one included."""
+def _episode(dataset: AnyDataset, episode: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return observations (L + 1, o) of an episode, the final one included, and actions (L, a)."""
     start, length = dataset.starts[episode], dataset.lengths[episode]
     last = dataset.final_observations[episode : episode + 1]
-    return np.concatenate([dataset.observations[start : start + length], last])
+    seen = np.concatenate([dataset.observations[start : start + length], last])
+    return seen, dataset.actions[start : start + length]
 
 
-def _scores(session: onnxruntime.InferenceSession, observations: NDArray[np.float32]) -> Array:
-    """Return the scores (T, k) of an episode as the robot will compute them."""
-    rows = [session.run(["uncertainty"], {"observation": o[None]})[0][0] for o in observations]
+def _dynamics(run: TrainedRun, dataset: AnyDataset, episodes: NDArray[np.int64]) -> Dynamics:
+    """Train a model of one step on episodes, as many of them as are needed."""
+    enough = np.cumsum(dataset.lengths[episodes]) - dataset.lengths[episodes] < MOST_TRANSITIONS
+    model = Dynamics(run)
+    fit(model, [_episode(dataset, int(each)) for each in episodes[enough]])
+    return model
+
+
+def _scores(
+    session: onnxruntime.InferenceSession,
+    observations: NDArray[np.float32],
+    actions: NDArray[np.float32],
+) -> Array:
+    """Return the scores (T, k) of an episode as the robot computes them, with who drove then."""
+    one = np.ones((1, 1), np.float32)
+    before = np.zeros((1, observations.shape[1] + actions.shape[1] + 1), np.float32)
+    rows = []
+    for tick, seen in enumerate(observations):
+        rows.append(session.run(["uncertainty"], {"observation": seen[None], BEFORE: before})[0][0])
+        if tick < len(actions):
+            before = np.concatenate([seen[None], actions[tick : tick + 1], one], axis=1)
     return np.array(rows, np.float64)
+
+
+@torch.no_grad()
+def _unrolled(
+    graph: PolicyGraph, observations: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return actions (n, a) and uncertainties (n, k) at observations, one after another."""
+    before = torch.zeros(1, sum(graph.sizes) + 1)
+    answers = []
+    for seen in torch.from_numpy(observations):
+        *answer, before = graph(seen[None], before)
+        answers.append(answer)
+    actions, uncertainties = (torch.cat(each).numpy() for each in zip(*answers, strict=True))
+    return actions, uncertainties

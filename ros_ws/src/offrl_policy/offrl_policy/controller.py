@@ -146,6 +146,7 @@ class Controller:
                 self.limiter.follow(other.values[0])
             self._driver = "another"  # to engage is a hand-over
         self._engaged = engaged
+        self._memory = self.policy.remember(self._memory, self.limiter.last)
         elapsed = 1.0 / robot.rate if self._last_tick is None else (now - self._last_tick) / 1e9
         self._last_tick = now
         observation = self.live.observe(now)

@@ -36,6 +36,9 @@ MAX_ROBOT = 2**18
 """Characters of the robot file."""
 MAX_STATE = 2**20
 """Numbers that a recurrent policy may carry from tick to tick."""
+BEFORE = "state_before"
+"""Input (1, o + a + 1) of a graph that judges transitions: the observation a tick ago, the command
+in force since, and 1 where these are known."""
 _ROBOT_DEPTH = 12
 _KEYS = ("format", "robot", "robot_digest", "definitions", "definition_hashes", "gate", "golden")
 _RUNTIME_ERRORS = (
@@ -104,14 +107,28 @@ class Policy:
         """What a recurrent policy begins an episode with: zeros."""
         return tuple(np.zeros(shape, np.float32) for shape in self._states.values())
 
-    def run(self, observation: Vector, memory: Memory = ()) -> Answer:
-        """Return the answer to an observation (o,). Raises InputError where the graph fails."""
+    def run(self, observation: Vector, memory: Memory | None = None) -> Answer:
+        """Return the answer to an observation (o,), the first of an episode without a memory.
+
+        Raises InputError where the graph fails.
+        """
+        memory = self.initial_memory if memory is None else memory
         inputs = {"observation": observation[None], **dict(zip(self._states, memory, strict=True))}
         try:
             action, uncertainty, *states = self._session.run(self._outputs, inputs)
         except _RUNTIME_ERRORS as error:
             raise InputError(f"{self.path}: cannot be run: {_first_line(error)}") from error
         return Answer(action[0], uncertainty[0], tuple(states))
+
+    def remember(self, memory: Memory, command: NDArray[np.float64]) -> Memory:
+        """Return the memory with the command (a,) that was in force since the tick before."""
+        names = list(self._states)
+        if BEFORE not in names:
+            return memory
+        index, begin = names.index(BEFORE), self.robot.observation_size
+        before = memory[index].copy()
+        before[0, begin : begin + len(command)] = command
+        return (*memory[:index], before, *memory[index + 1 :])
 
     def golden_differences(self) -> tuple[float, float]:
         """Replay the golden vectors; return the largest differences of actions and of scores.

@@ -1,0 +1,120 @@
+"""What the next observation should be; what came instead tells of a robot that has changed.
+
+An ensemble of Gaussian models of one step, trained by likelihood (PETS: Chua et al. 2018, arXiv
+1805.12114, eq. 1). Late or altered actuators and most sensor faults show here while every single
+observation still looks familiar.
+"""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from offrl_training.adam import Adam
+from offrl_training.losses import descend
+from offrl_training.networks import uniform
+from offrl_training.run import TrainedRun
+from torch import Tensor, nn
+
+SCORES = ("dynamics_std", "dynamics_error")
+"""How much the members disagree; how far off they were. In deviations that they expect."""
+MEMBERS = 3
+HIDDEN = (128, 128)
+UPDATES = 3000
+EPOCHS = 100
+"""Passes over a small dataset, in place of so many updates."""
+BATCH = 256
+LEARNING_RATE = 1e-3
+MOST_TRANSITIONS = 200_000
+_LOG_STD = (-4.0, 2.0)
+_FARTHEST = 10.0  # deviations of one number that count
+
+
+class Dynamics(nn.Module):
+    """Models of s' - s given s and a, in network coordinates."""
+
+    def __init__(self, run: TrainedRun, seed: int = 0) -> None:
+        """Draw the members' weights; coordinates and terms are those of the run."""
+        super().__init__()
+        random = torch.Generator().manual_seed(seed)
+        robot = run.robot
+        self.normaliser = run.algorithm.normaliser
+        self.terms = [robot.observation_slices[term.name] for term in robot.observation]
+        sizes = tuple(
+            pairwise(
+                (
+                    robot.observation_size + robot.action_size,
+                    *HIDDEN,
+                    2 * robot.observation_size,
+                )
+            )
+        )
+        self.weights = nn.ParameterList(
+            uniform((MEMBERS, fan_in, out), fan_in, random) for fan_in, out in sizes
+        )
+        self.biases = nn.ParameterList(
+            uniform((MEMBERS, 1, out), fan_in, random) for fan_in, out in sizes
+        )
+
+    def predicted(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-deviation of s' - s (K, B, o), given (B, o) and (B, a)."""
+        x = torch.cat([observation, action], -1).expand(MEMBERS, -1, -1)
+        *hidden, last = zip(self.weights, self.biases, strict=True)
+        for weight, bias in hidden:
+            x = torch.baddbmm(bias, x, weight).relu()
+        mean, log_std = torch.baddbmm(last[1], x, last[0]).chunk(2, -1)
+        return mean, log_std.clamp(*_LOG_STD)
+
+    def loss(self, observation: Tensor, action: Tensor, following: Tensor) -> Tensor:
+        """Return the negative log-likelihood, summed over members and numbers, mean over (B,)."""
+        mean, log_std = self.predicted(observation, action)
+        off = (following - observation - mean) / log_std.exp()
+        return (0.5 * off.square() + log_std).sum((0, 2)).mean()
+
+    def forward(self, observation: Tensor, action: Tensor, following: Tensor) -> Tensor:
+        """Return SCORES (B, 2) of observations (B, o), commands (B, a) and what followed (B, o).
+
+        All in SI units. Each score is that of the term where it is greatest, as a root mean square.
+        """
+        here, then = (
+            self.normaliser.observation(observation),
+            self.normaliser.observation(following),
+        )
+        mean, log_std = self.predicted(here, self.normaliser.action(action))
+        expected = log_std.exp().square().mean(0).sqrt()  # (B, o)
+        average = mean.mean(0)
+        apart = (mean - average).square().mean(0).sqrt() / expected
+        off = (then - here - average).abs() / expected
+        return torch.stack([self._worst(apart), self._worst(off)], dim=1)
+
+    def _worst(self, deviations: Tensor) -> Tensor:
+        """Return the greatest root mean square (B,) of a term's numbers, given all (B, o)."""
+        squares = deviations.clamp(max=_FARTHEST).square()
+        means = [squares[:, term].mean(1) for term in self.terms]
+        return torch.stack(means, dim=1).amax(1).sqrt()
+
+
+def fit(
+    dynamics: Dynamics, episodes: list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+) -> None:
+    """Train on episodes of observations (L + 1, o) and actions (L, a), SI units."""
+    normaliser = dynamics.normaliser
+    before, after, actions = (
+        torch.from_numpy(np.concatenate(parts))
+        for parts in (
+            [seen[:-1] for seen, _ in episodes],
+            [seen[1:] for seen, _ in episodes],
+            [commanded for _, commanded in episodes],
+        )
+    )
+    here, then = normaliser.observation(before), normaliser.observation(after)
+    unit = normaliser.action(actions)
+    updates = min(UPDATES, math.ceil(EPOCHS * len(here) / BATCH))
+    random = torch.Generator().manual_seed(0)
+    optimizer = Adam(dynamics.parameters(), LEARNING_RATE)
+    for update in range(updates):
+        cosine = math.cos(math.pi * update / updates)
+        optimizer.param_groups[0]["lr"] = 0.5 * LEARNING_RATE * (1.0 + cosine)
+        rows = torch.randint(len(here), (BATCH,), generator=random)
+        descend(optimizer, dynamics.loss(here[rows], unit[rows], then[rows]))

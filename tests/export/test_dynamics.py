@@ -1,0 +1,165 @@
+"""Scores of the step from one observation to the next: a changed robot shows in them."""
+
+import numpy as np
+import pytest
+import torch
+from offrl_contract import cli, robot_from_yaml
+from offrl_contract.definitions import distro_definitions
+from offrl_data.dataset import Episode
+from offrl_data.dataset_writer import DatasetWriter
+from offrl_export.dynamics import SCORES as DYNAMICS
+from offrl_export.dynamics import Dynamics, fit
+from offrl_export.graph import SCORES
+from offrl_policy.controller import Controller, Settings
+from offrl_policy.policy_file import BEFORE, Policy
+
+from .test_graph import trained
+
+ROBOT = """
+robot: cart
+rate: 5.0
+observation:
+  - {name: x, topic: /odom, type: nav_msgs/msg/Odometry, field: [pose.pose.position.x, twist.twist.linear.x]}
+action:
+  - {name: cmd, topic: /cmd_vel, type: geometry_msgs/msg/Twist, field: linear.x, limits: [[-1, 1]], max_rate: [1.0], safe: [0.0]}
+reward: "x_0"
+"""  # noqa: E501
+
+
+def drives(
+    count: int, seed: int, gain: float = 1.0, delay: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A cart whose speed follows its command, seen with a little noise; it wanders about 0."""
+    random = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        x = v = 0.0
+        seen, commands = [(x, v)], []
+        for _ in range(60):
+            commands.append(float(np.clip(-0.5 * x + random.normal(0.0, 0.5), -1.0, 1.0)))
+            felt = commands[max(0, len(commands) - 1 - delay)]
+            v += 0.5 * (gain * felt - v)
+            x += 0.2 * v
+            seen.append((x + random.normal(0.0, 0.01), v + random.normal(0.0, 0.02)))
+        made.append((np.array(seen, np.float32), np.array(commands, np.float32)[:, None]))
+    return made
+
+
+def scores(model: Dynamics, made: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    with torch.no_grad():
+        found = [
+            model(*map(torch.from_numpy, (seen[:-1], commands, seen[1:])))
+            for seen, commands in made
+        ]
+    return torch.cat(found).numpy()
+
+
+@pytest.fixture(scope="module")
+def model() -> Dynamics:
+    made = drives(40, 0)
+    run = trained("bc", robot_from_yaml(ROBOT, "cart.yaml"))
+    observations = np.concatenate([seen for seen, _ in made]).astype(np.float64)
+    run.algorithm.normaliser.fit(observations.mean(0), observations.std(0))
+    model = Dynamics(run)
+    fit(model, made)
+    return model
+
+
+def test_error_is_one_deviation_on_new_drives_and_more_with_another_robot(model: Dynamics) -> None:
+    normal = scores(model, drives(20, 1))[:, 1]
+    assert np.sqrt(np.mean(normal**2)) == pytest.approx(1.0, abs=0.2)
+    for changed in (drives(20, 2, gain=1.5), drives(20, 2, gain=0.5), drives(20, 2, delay=1)):
+        error = scores(model, changed)[:, 1]
+        assert np.mean(error) > 1.5 * np.mean(normal)
+        assert np.mean(error > np.quantile(normal, 0.99)) > 0.25
+
+
+def test_members_disagree_far_from_the_data(model: Dynamics) -> None:
+    near = scores(model, drives(20, 1))[:, 0]
+    far = [(seen + np.float32([40.0, 0.0]), commands) for seen, commands in drives(20, 1)]
+    assert np.median(scores(model, far)[:, 0]) > 5.0 * np.median(near)
+
+
+def test_one_number_counts_for_ten_deviations_at_most(model: Dynamics) -> None:
+    wild = [(np.cumsum(seen, 0) * 1e6, commands) for seen, commands in drives(2, 1)]
+    found = scores(model, wild)
+    assert np.isfinite(found).all()
+    assert found.max() <= 10.0 + 1e-4
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    folder = tmp_path_factory.mktemp("cart")
+    data, run, out = folder / "data.h5", folder / "run", folder / "p.onnx"
+    with DatasetWriter(data, robot_from_yaml(ROBOT, "cart.yaml")) as writer:
+        for seen, commands in drives(60, 0):
+            writer.append(Episode(seen, commands, -np.abs(seen[1:, 0]), terminal=False, source=""))
+        writer.finish({})
+    training = ["bc", data, "--out", run, "--steps", 50, "--hidden", 16, "--held-out", 0.4]
+    assert cli.run(["train", *map(str, training)]) == 0
+    exporting = [run, "--data", data, "--out", out, "--alpha", 0.1]
+    assert cli.run(["export", *map(str, exporting)]) == 0
+    return Policy(out)
+
+
+def test_the_file_scores_steps_with_the_command_that_was_in_force(policy: Policy) -> None:
+    """Not with what the policy wished, nor without a tick before."""
+    assert [each.name for each in policy.gate.scores] == list(SCORES)
+    first = SCORES.index(DYNAMICS[0])
+    ((seen, commands),) = drives(1, 7)
+    tick = int(np.abs(commands).argmax())
+    answer = policy.run(seen[tick], policy.initial_memory)
+    assert (answer.uncertainty[first:] == 0.0).all()
+    (wished,) = answer.memory
+    assert wished[0, 2] == answer.action[0]
+    given = commands[tick].astype(np.float64)
+    as_driven = policy.run(seen[tick + 1], policy.remember(answer.memory, given))
+    other = policy.run(seen[tick + 1], policy.remember(answer.memory, -given))
+    assert as_driven.uncertainty[first + 1] < 2.5 < other.uncertainty[first + 1]
+
+
+def test_controller_tells_the_command_after_its_limits(policy: Policy) -> None:
+    controller = Controller(policy, Settings())
+    store = distro_definitions()
+    for tick in range(3):
+        now = (tick + 1) * 200_000_000
+        odometry = _odometry(store, x=0.9)
+        controller.push("/odom", now - 1, odometry)
+        before = controller.limiter.last.copy()
+        told: list[float] = []
+        run = policy.run
+
+        def listening(observation, memory, run=run, told=told):  # type: ignore[no-untyped-def]
+            told.append(float(memory[0][0, 2]))
+            return run(observation, memory)
+
+        policy.run = listening  # type: ignore[method-assign]
+        decision = controller.tick(now)
+        policy.run = run  # type: ignore[method-assign]
+        assert told == [np.float32(before[0])] or tick == 0
+        assert abs(decision.command[0] - before[0]) <= 0.2 + 1e-9  # max_rate over a tick
+
+
+def _odometry(store, x):  # type: ignore[no-untyped-def]
+    def blank(name):  # type: ignore[no-untyped-def]
+        values = []
+        for _, (tag, what) in store.fielddefs[name][1]:
+            if tag == 2:
+                values.append(blank(what))
+            elif tag == 1:
+                values.append("" if what[0] == "string" else 0)
+            else:
+                values.append(np.zeros(what[1] if tag == 3 else 0))
+        return store.types[name](*values)
+
+    made = blank("nav_msgs/msg/Odometry")
+    made.pose.pose.position.x = x
+    return made
+
+
+def test_nothing_is_told_to_a_graph_that_does_not_ask(policy: Policy) -> None:
+    assert BEFORE in policy._states
+    memory = policy.initial_memory
+    told = policy.remember(memory, np.array([0.5]))
+    assert told[0][0, 2] == 0.5
+    assert memory[0][0, 2] == 0.0  # the old one is as it was
