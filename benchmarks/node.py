@@ -37,8 +37,9 @@ from offrl_contract.definitions import distro_definitions
 from offrl_data.dataset import Episode
 from offrl_data.dataset_writer import DatasetWriter
 from offrl_policy.controller import Controller, Settings
+from offrl_policy.executors import make_executor
 from offrl_policy.policy_file import Policy
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
@@ -77,6 +78,8 @@ class Config:
     """Windows of each node at each rate."""
     memory_minutes: float = 10.0
     """How long the node's memory is watched, at the highest rate; 0 for not at all."""
+    executor: Literal["single", "events"] = "single"
+    """Of both nodes."""
     echo: float | None = None
     """Internal: be the echo node, at this rate."""
 
@@ -147,10 +150,8 @@ class Echo(Node):
         """Do nothing with a message."""
 
 
-def be_echo(rate: float) -> None:
+def be_echo(rate: float, executor: Executor) -> None:
     """Spin as the policy node does."""
-    rclpy.init()
-    executor = SingleThreadedExecutor()
     executor.add_node(Echo(rate))
     try:
         while rclpy.ok():
@@ -233,12 +234,13 @@ class Driver(Node):
 
 
 @contextmanager
-def started(role: Role, rate: float, policy: Path) -> Iterator[int]:
+def started(role: Role, rate: float, policy: Path, executor: str) -> Iterator[int]:
     """Run a node as a process; yield its id."""
     if role == "echo":
-        command = [sys.executable, __file__, "--echo", str(rate)]
+        command = [sys.executable, __file__, "--echo", str(rate), "--executor", executor]
     else:
         values = [f"policy:={policy}", "mode:=engaged", "use_sim_time:=true", "autostart:=true"]
+        values.append(f"executor:={executor}")
         arguments = [part for value in values for part in ("-p", value)]
         command = [sys.executable, "-m", "offrl_policy.node", "--ros-args", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -271,7 +273,7 @@ def windows(driver: Driver, rate: float, policy: Path, config: Config) -> dict[s
     for _ in range(config.rounds):
         for role in ("echo", "policy"):
             mine = found.setdefault(role, {"trips": [], "late": [], "lost": [], "cpu": []})
-            with started(role, rate, policy) as pid:
+            with started(role, rate, policy, config.executor) as pid:
                 driver.wait_for_node(rate)
                 driver.drive(rate, WARM_UP)
                 before = cpu_seconds(pid)
@@ -303,9 +305,10 @@ def summary(found: dict[str, list[Any]]) -> dict[str, Any]:
     }
 
 
-def memory(driver: Driver, rate: float, policy: Path, minutes: float) -> dict[str, float]:
+def memory(driver: Driver, rate: float, policy: Path, config: Config) -> dict[str, float]:
     """Return the node's resident memory [MB] after a minute, and at the end."""
-    with started("policy", rate, policy) as pid:
+    minutes = config.memory_minutes
+    with started("policy", rate, policy, config.executor) as pid:
         driver.wait_for_node(rate)
         driver.drive(rate, min(60.0, minutes * 6.0))
         before = resident(pid)
@@ -346,7 +349,7 @@ def main(config: Config) -> None:
     os.environ["ROS_DOMAIN_ID"] = str(random.randrange(1, 101))
     os.environ["OMP_NUM_THREADS"] = "1"
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
-    figures: dict[str, Any] = {"commit": commit.strip()}
+    figures: dict[str, Any] = {"commit": commit.strip(), "executor": config.executor}
     with tempfile.TemporaryDirectory() as folder:
         policies = {rate: Path(folder) / str(rate) for rate in config.rates}
         for rate, place in policies.items():
@@ -361,14 +364,16 @@ def main(config: Config) -> None:
             print(f"{rate:g} Hz", json.dumps(figures[f"{rate:g} Hz"]), flush=True)
         if config.memory_minutes:
             top = max(config.rates)
-            figures["memory"] = memory(driver, top, policies[top], config.memory_minutes)
+            figures["memory"] = memory(driver, top, policies[top], config)
             print("memory", json.dumps(figures["memory"]), flush=True)
-    RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+    name = RESULTS.name if config.executor == "single" else f"node_{config.executor}.json"
+    RESULTS.with_name(name).write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":
     given = tyro.cli(Config)
     if given.echo is not None:
-        be_echo(given.echo)
+        rclpy.init()
+        be_echo(given.echo, make_executor(given.executor == "events")[0])
     else:
         main(given)

@@ -22,7 +22,7 @@ from offrl_contract.sampling import observation_names
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.qos import (
@@ -40,10 +40,12 @@ from std_srvs.srv import SetBool, Trigger
 from offrl_policy import parameters
 from offrl_policy.controller import Controller, Decision
 from offrl_policy.diagnostics import TickStatistics, gate_status, node_diagnostics
+from offrl_policy.executors import make_executor
 from offrl_policy.gate import State
 from offrl_policy.messages import CommandMessages
 from offrl_policy.neighbours import Neighbours
 from offrl_policy.policy_file import Policy
+from offrl_policy.realtime import set_up
 
 _LONGEST_END = 5  # [s] Fast DDS may spin for ever when a peer leaves as we do (Fast-DDS#6513)
 EXIT_NOT_CONFIGURED = 2
@@ -143,7 +145,7 @@ class PolicyNode(LifecycleNode):
         policy = Policy(given.policy, given.trusted_keys)
         policy.self_check()
         robot = policy.robot
-        self._require_one_clock(robot)
+        self._check_clocks(robot)
         self.controller = Controller(policy, given.settings)
         self.engaged = given.engaged
         self._messages = CommandMessages(robot)
@@ -168,13 +170,19 @@ class PolicyNode(LifecycleNode):
             f"{'engaged' if self.engaged else 'shadow'}"
         )
 
-    def _require_one_clock(self, robot: Robot) -> None:
-        """Refuse publish stamps, which are wall time, beside simulated time."""
+    def _check_clocks(self, robot: Robot) -> None:
+        """Refuse publish stamps where they are wrong, or nobody tells them."""
         timed = [term.name for term in robot.observation if robot.clock_of(term) == "publish"]
+        self._told_when = bool(timed)
         if timed and self.get_parameter("use_sim_time").value:
             raise InputError(
                 f"parameter use_sim_time: term '{timed[0]}' has clock: publish, "
                 "which is wall time. Use clock: receive."
+            )
+        if timed and self.get_parameter("executor").value == "events":
+            raise InputError(
+                f"parameter executor: term '{timed[0]}' has clock: publish, which the "
+                "EventsExecutor does not tell. Use executor: single."
             )
 
     def _create_topics(self) -> None:
@@ -186,7 +194,7 @@ class PolicyNode(LifecycleNode):
             subscription = self.create_subscription(
                 message_class(type_name),
                 topic,
-                functools.partial(self._on_message, topic),
+                functools.partial(self._on_timed if self._told_when else self._on_message, topic),
                 TRANSFORM_QOS.get(topic, qos_profile_sensor_data),
                 raw=True,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
@@ -241,7 +249,14 @@ class PolicyNode(LifecycleNode):
 
     # Callbacks
 
-    def _on_message(self, topic: str, raw: bytes, info: dict[str, Any]) -> None:
+    def _on_timed(self, topic: str, raw: bytes, info: dict[str, Any]) -> None:
+        self._take(topic, raw, info["source_timestamp"])
+
+    def _on_message(self, topic: str, raw: bytes) -> None:
+        self._take(topic, raw, None)
+
+    def _take(self, topic: str, raw: bytes, published: int | None) -> None:
+        """Hand a message to the controller, sent at `published` [ns] where that is told."""
         assert self.controller is not None
         robot = self.controller.policy.robot
         command = any(term.topic == topic for term in robot.action)
@@ -250,7 +265,7 @@ class PolicyNode(LifecycleNode):
         if topic not in self._neighbours.seen:
             self.controller.fault = self._neighbours.definition_fault()
         received = self.get_clock().now().nanoseconds
-        self.controller.push(topic, received, raw, info["source_timestamp"])
+        self.controller.push(topic, received, raw, published)
 
     def _on_backup(self, readers: list[TermReader], message: Any) -> None:
         assert self.controller is not None
@@ -350,7 +365,7 @@ class PolicyNode(LifecycleNode):
         )
 
 
-def spin(node: PolicyNode, executor: SingleThreadedExecutor, stopped: list[int]) -> None:
+def spin(node: PolicyNode, executor: Executor, stopped: list[int]) -> None:
     """Spin until a signal is in `stopped`, then publish a safe command."""
     try:
         while not stopped and rclpy.ok():
@@ -372,7 +387,10 @@ def main(arguments: list[str] | None = None) -> None:
     except ParameterException as error:
         get_logger("policy").error(str(error))
         sys.exit(EXIT_NOT_CONFIGURED)
-    executor = SingleThreadedExecutor()
+    how = parameters.process(node)
+    executor, otherwise = make_executor(how.events)
+    if otherwise:
+        node.get_logger().warning(f"parameter executor: {otherwise}; single is used")
     executor.add_node(node)
     code = 0
     if node.get_parameter("autostart").value:
@@ -380,6 +398,8 @@ def main(arguments: list[str] | None = None) -> None:
             node.trigger_activate()
         else:
             code = EXIT_NOT_CONFIGURED
+    for problem in set_up(how.priority, how.lock_memory):
+        node.get_logger().warning(problem)
     if code == 0:
         spin(node, executor, stopped)
     for number in STOP_SIGNALS:  # launch and Ctrl-C may signal again while the node winds up

@@ -4,6 +4,7 @@ Without ROS, so that tables and checks can be made anywhere. Format:
 https://github.com/PickNikRobotics/generate_parameter_library
 """
 
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
@@ -62,7 +63,16 @@ class Parameter(Spec):
 def load() -> dict[str, Parameter]:
     """Return the parameters by name."""
     content = from_yaml(files(NODE).joinpath("parameters.yaml").read_text())
-    return {name: Parameter.model_validate(row) for name, row in content[NODE].items()}
+    return {name: Parameter.model_validate(row) for name, row in _flat(content[NODE])}
+
+
+def _flat(rows: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield parameters by name; those of a group have its name before theirs, and a dot."""
+    for name, row in rows.items():
+        if "type" in row:
+            yield name, row
+        else:
+            yield from ((f"{name}.{key}", each) for key, each in _flat(row))
 
 
 PARAMETERS = load()

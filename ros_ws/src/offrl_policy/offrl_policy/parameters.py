@@ -30,6 +30,17 @@ class Parameters:
     settings: Settings
 
 
+@dataclass(frozen=True)
+class Process:
+    """How the node's process runs."""
+
+    events: bool
+    """Whether by rclpy's EventsExecutor."""
+    priority: int
+    """Of SCHED_FIFO; 0 for none."""
+    lock_memory: bool
+
+
 def declare(node: Any) -> None:
     """Declare every parameter on a node, and have its changes judged."""
     for name, row in PARAMETERS.items():
@@ -105,3 +116,12 @@ def read(node: Any) -> Parameters:
         value["backup_topic"],
         settings,
     )
+
+
+def process(node: Any) -> Process:
+    """Read how the node's process is to run."""
+    executor, priority, lock = (
+        node.get_parameter(name).value
+        for name in ("executor", "realtime.priority", "realtime.lock_memory")
+    )
+    return Process(executor == "events", priority, lock)
