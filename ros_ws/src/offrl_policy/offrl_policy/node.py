@@ -331,11 +331,13 @@ class PolicyNode(LifecycleNode):
             text = f"{decision.state.value}: {decision.reason}"
             log.info(text) if quiet else log.warning(text)
             self._gate.publish(gate_status(self.get_name(), self.controller, decision))
-        levels = [float(level) for level in decision.levels.values()]
-        self._uncertainty.publish(Float32MultiArray(data=levels))
-        seen = JointState(name=self._names, position=decision.observation.vector.tolist())
-        seen.header.stamp.sec, seen.header.stamp.nanosec = divmod(decision.tick, 10**9)
-        self._observation.publish(seen)
+        if self._uncertainty.get_subscription_count():  # building a message costs more than asking
+            levels = [float(level) for level in decision.levels.values()]
+            self._uncertainty.publish(Float32MultiArray(data=levels))
+        if self._observation.get_subscription_count():
+            seen = JointState(name=self._names, position=decision.observation.vector.tolist())
+            seen.header.stamp.sec, seen.header.stamp.nanosec = divmod(decision.tick, 10**9)
+            self._observation.publish(seen)
         self._publish_record(decision)
 
     def _publish_record(self, decision: Decision) -> None:
