@@ -109,7 +109,7 @@ class Cusum:
 
     def __init__(self, calibration: GateCalibration) -> None:
         self._parameters = [
-            (s.mean, s.std, calibration.slack, s.cusum_threshold) for s in calibration.scores
+            (s.mean, s.std, calibration.slack, 2.0 * s.cusum_threshold) for s in calibration.scores
         ]
         self.reset()
 
@@ -120,8 +120,8 @@ class Cusum:
     def update(self, scores: list[float]) -> list[float]:
         """Take one tick's scores and return the sums; capped at twice the threshold."""
         self.values = [
-            min(max(0.0, value + (score - mean) / std - slack), 2.0 * threshold)
-            for value, score, (mean, std, slack, threshold) in zip(
+            min(max(0.0, value + (score - mean) / std - slack), most)
+            for value, score, (mean, std, slack, most) in zip(
                 self.values, scores, self._parameters, strict=True
             )
         ]
@@ -132,7 +132,10 @@ class Gate:
     """The state machine. Time is an argument [ns]."""
 
     def __init__(self, calibration: GateCalibration, settings: GateSettings) -> None:
-        self._calibration = calibration
+        self._thresholds = [
+            (each.name, each.threshold, f"{each.name}_cusum", each.cusum_threshold)
+            for each in calibration.scores
+        ]
         self.settings = settings
         self._cusum = Cusum(calibration)
         self.state = State.STOP
@@ -194,12 +197,14 @@ class Gate:
     def _level(self, scores: list[float]) -> tuple[float, str]:
         """Return the greatest score over threshold, and its name."""
         sums = self._cusum.update(scores)
-        self.levels = {}
-        for score, total, known in zip(scores, sums, self._calibration.scores, strict=True):
-            self.levels[known.name] = score / known.threshold
-            self.levels[f"{known.name}_cusum"] = total / known.cusum_threshold
-        cause = max(self.levels, key=self.levels.__getitem__)
-        return self.levels[cause], cause
+        levels: dict[str, float] = {}
+        for score, total, known in zip(scores, sums, self._thresholds, strict=True):
+            name, threshold, cusum, cusum_threshold = known
+            levels[name] = score / threshold
+            levels[cusum] = total / cusum_threshold
+        self.levels = levels
+        cause = max(levels, key=levels.__getitem__)
+        return levels[cause], cause
 
     def _hold_fallback(self, now: int, level: float) -> None:
         """Stay in FALLBACK until scores are calm for the dwell time and the latch is released."""
