@@ -7,7 +7,7 @@ from offrl_contract import InputError
 from offrl_policy.policy_file import Policy
 from pydantic import BaseModel, Field, ValidationError
 
-GATE = "gate: both"
+GATE = "gate"
 """The detector that is the gate; the others are for comparison."""
 _OVERALL = "all drives of the policy"
 
