@@ -106,12 +106,17 @@ def build(folder: Path) -> dict[str, Detector]:
 
 
 def logged(dataset: Dataset, episodes: NDArray[np.int64]) -> list[tuple[Vectors, Vectors]]:
-    """Return observations (T, o) and commands (T, a) of some episodes."""
-    spans = zip(dataset.starts[episodes], dataset.lengths[episodes], strict=True)
-    return [
-        (dataset.observations[start : start + length], dataset.actions[start : start + length])
-        for start, length in spans
-    ]
+    """Return observations (T, o) and commands (T, a) of some episodes, as export sees them.
+
+    Each has its final observation, after which the last command is still in force.
+    """
+    found = []
+    for episode in episodes.tolist():
+        span = slice(dataset.starts[episode], dataset.starts[episode] + dataset.lengths[episode])
+        last, actions = dataset.final_observations[episode : episode + 1], dataset.actions[span]
+        seen = np.concatenate([dataset.observations[span], last])
+        found.append((seen, np.concatenate([actions, actions[-1:]])))
+    return found
 
 
 class Judge:
@@ -256,6 +261,8 @@ def main(config: Config) -> None:
     folder = config.work
     prepare(folder)
     known: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if known.get("policy") != Policy(folder / "policy.onnx").checksum:
+        known = {}  # drives of another policy
     units = known.setdefault("units", {})
 
     judge = Judge(folder)

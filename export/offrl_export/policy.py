@@ -1,6 +1,7 @@
 """From a training run to `policy.onnx`: graph, parity, golden vectors, gate, one atomic write."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -230,9 +231,9 @@ def _episode(dataset: AnyDataset, episode: int) -> tuple[NDArray[np.float32], ND
 
 def _dynamics(run: TrainedRun, dataset: AnyDataset, episodes: NDArray[np.int64]) -> Dynamics:
     """Train a model of one step on episodes, as many of them as are needed."""
-    enough = np.cumsum(dataset.lengths[episodes]) - dataset.lengths[episodes] < MOST_TRANSITIONS
+    every = math.ceil(int(dataset.lengths[episodes].sum()) / MOST_TRANSITIONS)
     model = Dynamics(run)
-    fit(model, [_episode(dataset, int(each)) for each in episodes[enough]])
+    fit(model, [_episode(dataset, int(each)) for each in episodes[:: max(every, 1)]])
     return model
 
 

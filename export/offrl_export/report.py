@@ -92,7 +92,10 @@ def _scores(gate: GateCalibration) -> str:
             each.name,
             f"{each.mean:.4g}",
             f"{each.std:.3g}",
-            *(f"{each.quantiles[key]:.4g}" for key in ("0.5", "0.99", "1")),
+            *(
+                f"{each.quantiles[key]:.4g}" if key in each.quantiles else "-"
+                for key in ("0.5", "0.99", "1")
+            ),
             f"{each.threshold:.4g}",
             f"{each.cusum_threshold:.4g}",
         )

@@ -63,6 +63,8 @@ def read_study(path: Path, policy: Policy) -> Study:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else repr(error)
         raise InputError(f"--study {path}: not what benchmarks/gate.py writes: {reason}") from error
+    if not study.conditions:
+        raise InputError(f"--study {path}: holds no drives")
     if made_with != policy.checksum:
         raise InputError(
             f"--study {path}: is of the policy {made_with[:12]}…, this one is "

@@ -118,26 +118,26 @@ def test_the_file_scores_steps_with_the_command_that_was_in_force(policy: Policy
     assert as_driven.uncertainty[first + 1] < 2.5 < other.uncertainty[first + 1]
 
 
-def test_controller_tells_the_command_after_its_limits(policy: Policy) -> None:
-    controller = Controller(policy, Settings())
-    store = distro_definitions()
-    for tick in range(3):
-        now = (tick + 1) * 200_000_000
-        odometry = _odometry(store, x=0.9)
-        controller.push("/odom", now - 1, odometry)
-        before = controller.limiter.last.copy()
-        told: list[float] = []
-        run = policy.run
+def test_controller_tells_the_command_that_was_in_force(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its limits; and nothing where the step was longer than a period."""
+    controller, store = Controller(policy, Settings()), distro_definitions()
+    told: list[np.ndarray] = []
+    run = policy.run
 
-        def listening(observation, memory, run=run, told=told):  # type: ignore[no-untyped-def]
-            told.append(float(memory[0][0, 2]))
-            return run(observation, memory)
+    def listening(observation, memory):  # type: ignore[no-untyped-def]
+        told.append(memory[0][0].copy())
+        return run(observation, memory)
 
-        policy.run = listening  # type: ignore[method-assign]
-        decision = controller.tick(now)
-        policy.run = run  # type: ignore[method-assign]
-        assert told == [np.float32(before[0])] or tick == 0
-        assert abs(decision.command[0] - before[0]) <= 0.2 + 1e-9  # max_rate over a tick
+    monkeypatch.setattr(policy, "run", listening)
+    sent = []
+    for now in (0.2, 0.4, 0.6, 1.6, 1.8):
+        controller.push("/odom", round(now * 1e9) - 1, _odometry(store, x=0.9))
+        sent.append(float(controller.tick(round(now * 1e9)).command[0]))
+    assert [each[-1] for each in told] == [0.0, 1.0, 1.0, 0.0, 1.0]  # known
+    assert [each[2] for each in told] == pytest.approx([0.0, sent[0], sent[1], 0.0, sent[3]])
+    assert np.abs(np.diff([0.0, *sent[:3]])).max() <= 0.2 + 1e-9  # max_rate over a tick
 
 
 def _odometry(store, x):  # type: ignore[no-untyped-def]
@@ -163,3 +163,4 @@ def test_nothing_is_told_to_a_graph_that_does_not_ask(policy: Policy) -> None:
     told = policy.remember(memory, np.array([0.5]))
     assert told[0][0, 2] == 0.5
     assert memory[0][0, 2] == 0.0  # the old one is as it was
+    assert not policy.remember(told, None)[0].any()

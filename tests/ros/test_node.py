@@ -228,6 +228,19 @@ def test_shadow_publishes_all_but_the_command_and_engage_starts_it(
     assert probe.commands == []
 
 
+def test_activation_begins_at_the_safe_command(policy: Path, ros: None) -> None:  # noqa: ARG001
+    """Not at the command that was in force when the node was last active."""
+    node = PolicyNode(parameter_overrides=[Parameter("policy", value=str(policy))])
+    try:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.controller is not None
+        node.controller.limiter.last = np.array([0.8, 0.8])
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        assert node.controller.limiter.last.tolist() == [0.0, 0.0]
+    finally:
+        node.destroy_node()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_publishes_one_safe_command_and_exits_0(
     number: signal.Signals, policy: Path, start_node: NodeStarter, probe: Probe

@@ -45,6 +45,7 @@ def test_events_executor_drives_at_the_rate(
     times = np.array([t for t, _ in probe.commands])
     assert 1.0 / np.median(np.diff(times)) == pytest.approx(20.0, rel=0.1)
     assert cpu_seconds(process.pid) - before < 2.0  # no core at 100 %
+    assert "single is used" not in (tmp_path / "node.log").read_text()
     process.terminate()
     assert process.wait(20) == 0
 

@@ -18,6 +18,7 @@ from offrl_policy.record import Inputs, Keyframe, Record, Snapshot, Timed, Value
 
 Array = NDArray[np.float64]
 Fallback = Literal["stop", "hold", "topic"]
+_LONGEST_STEP = 1.5  # periods between two ticks that the models of a step may judge
 DRIVING = (State.NOMINAL, State.CAUTION)
 
 
@@ -140,14 +141,17 @@ class Controller:
     def tick(self, now: int, engaged: bool = True) -> Decision:
         """Decide on the command at `now` [ns]; not engaged, follow whoever drives instead."""
         robot = self.policy.robot
+        commanded = True
         if not (engaged and self._engaged):
             other = self.live.actions(now)
-            if not other.faults[0]:
+            commanded = not other.faults[0]
+            if commanded:
                 self.limiter.follow(other.values[0])
             self._driver = "another"  # to engage is a hand-over
         self._engaged = engaged
-        self._memory = self.policy.remember(self._memory, self.limiter.last)
         elapsed = 1.0 / robot.rate if self._last_tick is None else (now - self._last_tick) / 1e9
+        judged = commanded and elapsed < _LONGEST_STEP / robot.rate
+        self._memory = self.policy.remember(self._memory, self.limiter.last if judged else None)
         self._last_tick = now
         observation = self.live.observe(now)
         action = self._judge(now, observation)

@@ -98,6 +98,8 @@ class PolicyNode(LifecycleNode):
         """Start ticking, in STOP."""
         assert self.controller is not None
         self.controller.stop("just activated")
+        self.controller.limiter.follow(np.array(self.controller.policy.robot.safe_action))
+        self._keyframe_due = True
         self.active = True
         self._tick_timer.reset()
         return super().on_activate(state)

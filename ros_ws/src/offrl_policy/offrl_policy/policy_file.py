@@ -120,14 +120,20 @@ class Policy:
             raise InputError(f"{self.path}: cannot be run: {_first_line(error)}") from error
         return Answer(action[0], uncertainty[0], tuple(states))
 
-    def remember(self, memory: Memory, command: NDArray[np.float64]) -> Memory:
-        """Return the memory with the command (a,) that was in force since the tick before."""
+    def remember(self, memory: Memory, command: NDArray[np.float64] | None) -> Memory:
+        """Return the memory with the command (a,) that was in force since the tick before.
+
+        None says that this step cannot be judged: nobody commanded, or it was not one period long.
+        """
         names = list(self._states)
         if BEFORE not in names:
             return memory
         index, begin = names.index(BEFORE), self.robot.observation_size
         before = memory[index].copy()
-        before[0, begin : begin + len(command)] = command
+        if command is None:
+            before[:] = 0.0
+        else:
+            before[0, begin : begin + len(command)] = command
         return (*memory[:index], before, *memory[index + 1 :])
 
     def golden_differences(self) -> tuple[float, float]:
@@ -217,11 +223,13 @@ class Policy:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         found = {put.name: put.shape for put in (*inputs, *outputs)}
         states = {put.name: put.shape for put in inputs if put.name.startswith("state")}
+        step = [1, robot.observation_size + robot.action_size + 1]
         expected = {
             "observation": [1, robot.observation_size],
             "action": [1, robot.action_size],
             "uncertainty": [1, len(self.gate.scores)],
             **states,
+            **({BEFORE: step} if BEFORE in states else {}),
             **{f"next_{name}": shape for name, shape in states.items()},
         }
         if found != expected:
