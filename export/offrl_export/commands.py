@@ -25,6 +25,9 @@ class ExportConfig:
     """Share of normal episodes that the gate may stop, at most."""
     sign: Path | None = None
     """PEM file of an Ed25519 private key: sign the policy file."""
+    jumps: tuple[str, ...] = ()
+    """Observation terms that may jump with nothing amiss, such as a goal that is set anew on the
+    way: the gate does not judge their steps."""
     msgs: Path | None = None
     """Folder with the .msg files of types that the dataset has no definition of. One that was
     converted from bags has all of them."""
@@ -35,7 +38,9 @@ def export(argv: list[str]) -> None:
     config = tyro.cli(ExportConfig, prog="offrl export", args=argv)
     run = load_run(config.run)
     dataset = open_dataset(config.data)
-    report = export_policy(run, dataset, config.out, config.alpha, config.msgs, config.sign, print)
+    report = export_policy(
+        run, dataset, config.out, config.alpha, config.jumps, config.msgs, config.sign, print
+    )
     print(
         f"{report.path}: {run.algorithm_name} at step {run.step}\n"
         f"  parity: ONNX and torch differ by at most {report.parity:.2g} of the action range "

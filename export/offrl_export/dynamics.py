@@ -6,11 +6,14 @@ observation still looks familiar.
 """
 
 import math
+from collections.abc import Collection
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from offrl_contract import InputError, Robot
+from offrl_contract.errors import nearest
 from offrl_training.adam import Adam
 from offrl_training.losses import descend
 from offrl_training.networks import uniform
@@ -31,16 +34,28 @@ _LOG_STD = (-4.0, 2.0)
 _FARTHEST = 10.0  # deviations of one number that count
 
 
+def judged_terms(robot: Robot, jumps: Collection[str]) -> list[str]:
+    """Return the observation terms but for those that may jump. Raises InputError."""
+    names = [term.name for term in robot.observation]
+    for jump in jumps:
+        if jump not in names:
+            raise InputError(f"--jumps {jump}: no such observation term.{nearest(jump, names)}")
+    judged = [name for name in names if name not in jumps]
+    if not judged:
+        raise InputError(f"--jumps {' '.join(jumps)}: no term is left whose steps can be judged")
+    return judged
+
+
 class Dynamics(nn.Module):
     """Models of s' - s given s and a, in network coordinates."""
 
-    def __init__(self, run: TrainedRun, seed: int = 0) -> None:
-        """Draw the members' weights; coordinates and terms are those of the run."""
+    def __init__(self, run: TrainedRun, terms: Collection[str]) -> None:
+        """Draw the members' weights; the steps of these terms of the observation are judged."""
         super().__init__()
-        random = torch.Generator().manual_seed(seed)
+        random = torch.Generator().manual_seed(0)
         robot = run.robot
         self.normaliser = run.algorithm.normaliser
-        self.terms = [robot.observation_slices[term.name] for term in robot.observation]
+        self.terms = [robot.observation_slices[name] for name in terms]
         sizes = tuple(
             pairwise(
                 (

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from offrl_training.run import TrainedRun
 from offrl_training.transitions import spread_rows
 
 from offrl_export.calibration import calibrate
-from offrl_export.dynamics import MOST_TRANSITIONS, Dynamics, fit
+from offrl_export.dynamics import MOST_TRANSITIONS, Dynamics, fit, judged_terms
 from offrl_export.graph import MAX_PROTOTYPES, SCORES, PolicyGraph, write_graph
 
 GOLDEN_VECTORS = 16
@@ -60,13 +60,14 @@ def export_policy(
     dataset: AnyDataset,
     out: Path,
     alpha: float,
+    jumps: Collection[str],
     msgs: Path | None,
     sign_by: Path | None,
     say: Callable[[str], None],
 ) -> ExportReport:
     """Write the policy file of a run. Raises InputError; then nothing is left under `out`.
 
-    `msgs` is a folder with the .msg files of types that the dataset has no definition of, `sign_by`
+    `jumps` are observation terms whose steps the gate does not judge, `msgs` is a folder with the .msg files of types that the dataset has no definition of, `sign_by`
     a private key.
     """
     key = None if sign_by is None else private_key(sign_by)  # refused before anything is computed
@@ -76,11 +77,12 @@ def export_policy(
             f"the run was trained on another dataset ({run.dataset_digest}) than this one "
             f"({dataset.digest})"
         )
+    model = Dynamics(run, judged_terms(run.robot, jumps))
     definitions = _definitions(run.robot, dataset, msgs, say)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        report = _write(run, dataset, definitions, beside, alpha, key, say)
+        report = _write(run, dataset, model, definitions, beside, alpha, key, say)
         with beside.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(beside, out)
@@ -129,6 +131,7 @@ def _definitions(
 def _write(
     run: TrainedRun,
     dataset: AnyDataset,
+    model: Dynamics,
     definitions: dict[str, str],
     path: Path,
     alpha: float,
@@ -138,8 +141,9 @@ def _write(
     """Write a checked policy file; return the parity."""
     reference, prototypes = _split(run)
     states = _at(dataset.observations, spread_rows(dataset, prototypes, MAX_PROTOTYPES))
-    graph = PolicyGraph(run, states, _dynamics(run, dataset, prototypes))
-    model = write_graph(graph, path)
+    _fit(model, dataset, prototypes)
+    graph = PolicyGraph(run, states, model)
+    onnx_model = write_graph(graph, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     parity = check_parity(graph, session, dataset.observations, run.robot.limits)
 
@@ -171,8 +175,8 @@ def _write(
         "parity": f"{parity:.3g}",
         "versions": f"offrl {__version__}, torch {torch.__version__}, onnx {onnx.__version__}",
     }
-    onnx.helper.set_model_props(model, properties)
-    content = model.SerializeToString()
+    onnx.helper.set_model_props(onnx_model, properties)
+    content = onnx_model.SerializeToString()
     path.write_bytes(seal(content if key is None else sign(content, key)))
     Policy(path).self_check()
     return parity
@@ -229,12 +233,10 @@ def _episode(dataset: AnyDataset, episode: int) -> tuple[NDArray[np.float32], ND
     return seen, dataset.actions[start : start + length]
 
 
-def _dynamics(run: TrainedRun, dataset: AnyDataset, episodes: NDArray[np.int64]) -> Dynamics:
+def _fit(model: Dynamics, dataset: AnyDataset, episodes: NDArray[np.int64]) -> None:
     """Train a model of one step on episodes, as many of them as are needed."""
     every = math.ceil(int(dataset.lengths[episodes].sum()) / MOST_TRANSITIONS)
-    model = Dynamics(run)
     fit(model, [_episode(dataset, int(each)) for each in episodes[:: max(every, 1)]])
-    return model
 
 
 def _scores(

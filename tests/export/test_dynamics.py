@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from offrl_contract import cli, robot_from_yaml
+from offrl_contract import InputError, cli, robot_from_yaml
 from offrl_contract.definitions import distro_definitions
 from offrl_data.dataset import Episode
 from offrl_data.dataset_writer import DatasetWriter
 from offrl_export.dynamics import SCORES as DYNAMICS
-from offrl_export.dynamics import Dynamics, fit
+from offrl_export.dynamics import Dynamics, fit, judged_terms
 from offrl_export.graph import SCORES
 from offrl_policy.controller import Controller, Settings
 from offrl_policy.policy_file import BEFORE, Policy
@@ -60,7 +60,7 @@ def model() -> Dynamics:
     run = trained("bc", robot_from_yaml(ROBOT, "cart.yaml"))
     observations = np.concatenate([seen for seen, _ in made]).astype(np.float64)
     run.algorithm.normaliser.fit(observations.mean(0), observations.std(0))
-    model = Dynamics(run)
+    model = Dynamics(run, ["x"])
     fit(model, made)
     return model
 
@@ -164,3 +164,31 @@ def test_nothing_is_told_to_a_graph_that_does_not_ask(policy: Policy) -> None:
     assert told[0][0, 2] == 0.5
     assert memory[0][0, 2] == 0.0  # the old one is as it was
     assert not policy.remember(told, None)[0].any()
+
+
+def test_terms_that_may_jump_are_not_judged() -> None:
+    goal = "{name: goal, topic: /goal, type: geometry_msgs/msg/Pose, field: position.x}"
+    text = ROBOT.replace("action:", f"  - {goal}\naction:")
+    robot = robot_from_yaml(text, "cart.yaml")
+    assert judged_terms(robot, []) == ["x", "goal"]
+    assert judged_terms(robot, ["goal"]) == ["x"]
+    with pytest.raises(InputError, match=r"--jumps gaol: no such .* Did you mean 'goal'"):
+        judged_terms(robot, ["gaol"])
+    with pytest.raises(InputError, match="no term is left"):
+        judged_terms(robot, ["x", "goal"])
+
+
+def test_a_jump_of_such_a_term_changes_no_score(model: Dynamics) -> None:
+    """Of two numbers, here the second is judged alone."""
+    ((seen, commands),) = drives(1, 3)
+    later = seen[1:].copy()
+    jumped = later + np.float32([50.0, 0.0])
+    model.terms, whole = [slice(1, 2)], model.terms
+    try:
+        scores_of = [
+            model(*map(torch.from_numpy, (seen[:-1], commands, then))).detach().numpy()
+            for then in (later, jumped)
+        ]
+    finally:
+        model.terms = whole
+    np.testing.assert_array_equal(*scores_of)

@@ -45,7 +45,7 @@ def trained(name: str, robot: Robot) -> TrainedRun:
 def test_onnx_chooses_as_torch(name: str, tmp_path: Path) -> None:
     run = trained(name, robot_from_yaml(ROBOT, "point.yaml"))
     states = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
-    graph = PolicyGraph(run, states, Dynamics(run))
+    graph = PolicyGraph(run, states, Dynamics(run, ["x"]))
     write_graph(graph, tmp_path / "policy.onnx")
     session = onnxruntime.InferenceSession(
         tmp_path / "policy.onnx", providers=["CPUExecutionProvider"]
@@ -68,7 +68,7 @@ def test_onnx_chooses_as_torch(name: str, tmp_path: Path) -> None:
 def test_every_graph_is_one_that_the_robot_lets_in(name: str, tmp_path: Path) -> None:
     run = trained(name, robot_from_yaml(ROBOT, "point.yaml"))
     states = np.zeros((10, 2), np.float32)
-    model = write_graph(PolicyGraph(run, states, Dynamics(run)), tmp_path / "policy.onnx")
+    model = write_graph(PolicyGraph(run, states, Dynamics(run, ["x"])), tmp_path / "policy.onnx")
     check_model(model.SerializeToString())
 
 
@@ -76,7 +76,7 @@ def test_knn_is_the_distance_to_the_fifth_prototype_also_far_away_and_on_top_of_
     run = trained("bc", robot_from_yaml(ROBOT, "point.yaml"))
     states = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
     states[:5] = 0.25  # as where the robot stood still
-    graph = PolicyGraph(run, states, Dynamics(run))
+    graph = PolicyGraph(run, states, Dynamics(run, ["x"]))
     seen = np.concatenate([states[:10], states[:3] + 7.0, states[:3] * 1e3])
     apart = np.linalg.norm(seen[:, None].astype(np.float64) - states[None], axis=-1)
     found = graph.distance(torch.from_numpy(seen)).numpy()
