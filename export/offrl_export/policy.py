@@ -67,8 +67,8 @@ def export_policy(
 ) -> ExportReport:
     """Write the policy file of a run. Raises InputError; then nothing is left under `out`.
 
-    `jumps` are observation terms whose steps the gate does not judge, `msgs` is a folder with the .msg files of types that the dataset has no definition of, `sign_by`
-    a private key.
+    `jumps` are observation terms whose steps the gate does not judge, `msgs` is a folder with the
+    .msg files of types that the dataset has no definition of, `sign_by` a private key.
     """
     key = None if sign_by is None else private_key(sign_by)  # refused before anything is computed
     require_same(dataset.robot, run.robot, "the dataset", "the run")
