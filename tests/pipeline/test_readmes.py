@@ -36,7 +36,7 @@ def folder(small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("readme", "count"),
-    [("README.md", 6), ("export/README.md", 2), ("ros_ws/src/offrl_data/README.md", 5)],
+    [("README.md", 7), ("export/README.md", 2), ("ros_ws/src/offrl_data/README.md", 5)],
 )
 def test_commands_run(
     readme: str, count: int, folder: Path, monkeypatch: pytest.MonkeyPatch
