@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from offrl_contract import InputError, Robot
+from offrl_contract import InputError
 from offrl_contract.message_class import message_class
 from offrl_contract.reader import MalformedMessageError, TermReader
 from offrl_contract.sampling import observation_names
@@ -147,7 +147,7 @@ class PolicyNode(LifecycleNode):
         policy = Policy(given.policy, given.trusted_keys)
         policy.self_check()
         robot = policy.robot
-        self._check_clocks(robot)
+        self._told_when = parameters.publish_clock(self, robot)
         self.controller = Controller(policy, given.settings)
         self.engaged = given.engaged
         self._messages = CommandMessages(robot)
@@ -171,21 +171,6 @@ class PolicyNode(LifecycleNode):
             f"{policy.path.name}: robot {robot.robot} ({robot.digest()}), {robot.rate:g} Hz, "
             f"{'engaged' if self.engaged else 'shadow'}"
         )
-
-    def _check_clocks(self, robot: Robot) -> None:
-        """Refuse publish stamps where they are wrong, or nobody tells them."""
-        timed = [term.name for term in robot.observation if robot.clock_of(term) == "publish"]
-        self._told_when = bool(timed)
-        if timed and self.get_parameter("use_sim_time").value:
-            raise InputError(
-                f"parameter use_sim_time: term '{timed[0]}' has clock: publish, "
-                "which is wall time. Use clock: receive."
-            )
-        if timed and self.get_parameter("executor").value == "events":
-            raise InputError(
-                f"parameter executor: term '{timed[0]}' has clock: publish, which the "
-                "EventsExecutor does not tell. Use executor: single."
-            )
 
     def _create_topics(self) -> None:
         assert self.controller is not None
@@ -280,17 +265,13 @@ class PolicyNode(LifecycleNode):
 
     def _on_engage(self, request: Any, response: Any) -> Any:
         if self.engaged and not request.data:
-            self.publish_safe_now()
+            active = self.active
+            self.publish_safe()
+            self.active = active  # and goes on ticking
         self.engaged = request.data
         response.success = True
         response.message = "engaged" if request.data else "shadow: no command is published"
         return response
-
-    def publish_safe_now(self) -> None:
-        """Publish the safe command and go on ticking."""
-        active = self.active
-        self.publish_safe()
-        self.active = active
 
     def _on_reset(self, request: Any, response: Any) -> Any:  # noqa: ARG002
         assert self.controller is not None

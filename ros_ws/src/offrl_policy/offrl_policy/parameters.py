@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offrl_contract import InputError
+from offrl_contract import InputError, Robot
 from offrl_contract.errors import nearest
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -125,3 +125,22 @@ def process(node: Any) -> Process:
         for name in ("executor", "realtime.priority", "realtime.lock_memory")
     )
     return Process(executor == "events", priority, lock)
+
+
+def publish_clock(node: Any, robot: Robot) -> bool:
+    """Return whether a term is timed by publish stamps.
+
+    Raises InputError where these are wrong, or nobody tells them.
+    """
+    timed = [term.name for term in robot.observation if robot.clock_of(term) == "publish"]
+    if timed and node.get_parameter("use_sim_time").value:
+        raise InputError(
+            f"parameter use_sim_time: term '{timed[0]}' has clock: publish, "
+            "which is wall time. Use clock: receive."
+        )
+    if timed and process(node).events:
+        raise InputError(
+            f"parameter executor: term '{timed[0]}' has clock: publish, which the "
+            "EventsExecutor does not tell. Use executor: single."
+        )
+    return bool(timed)
