@@ -141,7 +141,7 @@ def detectors(
         rate = run.robot.rate
         return Detector(score, calibrate(normal, judged, names, alpha, rate, lambda _: None))
 
-    found = {GATE: calibrated(gate, *SCORES)}
+    found = {GATE: Detector(gate, policy.gate)}
     for k, name in enumerate(SCORES):
         found[f"{name} alone"] = calibrated(lambda o, c, k=k: gate(o, c)[:, k : k + 1], name)
     found |= {
@@ -149,7 +149,7 @@ def detectors(
         "Mahalanobis": calibrated(mahalanobis, "distance"),
         "RND": calibrated(distillation, "error"),
     }
-    found[PER_STEP] = Detector(gate, _per_step(found[GATE].calibration, held_out, gate))
+    found[PER_STEP] = Detector(gate, _per_step(policy.gate, held_out, gate))
     return found
 
 

@@ -34,7 +34,8 @@ class ScoreCalibration(Spec):
 class FalseAlarms(Spec):
     """Alarms in normal driving, seen in the held-out episodes.
 
-    Each half of them, in the order of recording, is judged by thresholds from the other half.
+    Each half of them, in the order of recording, is judged by thresholds from the other half. Where
+    half of them are too few for alpha, its largest is the threshold: more than alpha may alarm.
     """
 
     episodes: int
