@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rosbags.interfaces import Nodetype
+from rosbags.interfaces import Msgdef, Nodetype
+from rosbags.interfaces.typing import Typesdict
+from rosbags.serde import SerdeError
 from rosbags.typesys import (
     Stores,
     TypesysError,
@@ -18,6 +20,39 @@ from offrl_contract.errors import InputError, nearest
 
 DEFAULT_DISTRO = "kilted"
 _IDL_RULE = "=" * 80 + "\n"
+
+
+_NO_MEMBERS: Any = [("structure_needs_at_least_one_member", (Nodetype.BASE, ("uint8", 0)))]
+
+
+class LazyTypestore(Typestore):
+    """Definitions whose message classes are made when a message is first (de)serialised.
+
+    Making them takes longer than parsing the definitions, and the batch path needs none.
+    """
+
+    def __init__(self) -> None:
+        """Begin with the two types that definitions of ROS 1 use and do not embed."""
+        super().__init__()
+        self.fielddefs.update(get_typestore(Stores.EMPTY).fielddefs)
+
+    def register(self, typs: Typesdict) -> None:
+        """Add parsed definitions. Raises TypesysError where one is there and differs."""
+        for name, (constants, fields) in typs.items():
+            new = (constants, fields or _NO_MEMBERS)
+            if self.fielddefs.setdefault(name, new)[1] != new[1]:
+                raise TypesysError(f"Type {name!r} is already present with different definition.")
+
+    def get_msgdef(self, typename: str) -> Msgdef[object]:
+        """Return how a type is (de)serialised. Raises SerdeError for names that no class can have."""
+        if typename not in self.types:
+            whole = Typestore()
+            try:
+                whole.register(self.fielddefs)
+            except (TypesysError, SyntaxError) as error:
+                raise SerdeError(f"{typename}: {error}") from error
+            self.types.update(whole.types)
+        return super().get_msgdef(typename)
 
 
 _DISTROS = {s.value.removeprefix("ros2_"): s for s in Stores if s.value.startswith("ros2_")}
@@ -105,7 +140,7 @@ def definition_hashes(store: Typestore, type_names: Iterable[str]) -> dict[str, 
 
 def from_texts(texts: Mapping[str, str], source: str) -> Typestore:
     """Build definitions from texts by type, as a dataset or policy file carries them."""
-    store = get_typestore(Stores.EMPTY)
+    store = LazyTypestore()
     for type_name, text in texts.items():
         add_text(store, type_name, text, source)
     return store

@@ -170,8 +170,10 @@ def _reasons(robot: Robot, ticks: Ticks) -> NDArray[np.object_]:
     blank = reasons == ""
     for name, each in (ticks.observation | ticks.signals | ticks.images).items():
         for fault, words in _FAULT_WORDS.items():
-            reasons[blank & (each.faults == fault)] = f"{name}: {words}"
-            blank = reasons == ""
+            hit = blank & (each.faults == fault)
+            if hit.any():
+                reasons[hit] = f"{name}: {words}"
+                blank &= ~hit
     reasons[blank & ~ticks.inside] = "outside of an episode"
     usable = reasons == ""
     for fault, words in _FAULT_WORDS.items():
