@@ -14,6 +14,19 @@ def test_bins_are_equal_runs_and_leave_nan_out() -> None:
     np.testing.assert_array_equal(reduce_bins(scan, 3, "mean"), [[1.5, 4.0, np.nan]])
 
 
+@pytest.mark.parametrize("beams", [36, 37, 71, 100, 361, 720, 1081])
+@pytest.mark.parametrize("reduce", ["min", "max"])
+def test_many_scans_at_once_are_reduced_as_one_by_one(beams: int, reduce: str) -> None:
+    rng = np.random.default_rng(beams)
+    scans = rng.uniform(0.0, 9.0, (50, 1, beams)).astype(np.float32)
+    scans[rng.random(scans.shape) < 0.3] = np.nan
+    scans[rng.random(scans.shape) < 0.1] = np.inf
+    kept = scans.copy()
+    alone = np.concatenate([reduce_bins(scan[None], 36, reduce) for scan in scans])
+    np.testing.assert_array_equal(reduce_bins(scans, 36, reduce), alone)
+    np.testing.assert_array_equal(scans, kept)
+
+
 def test_361_beams_fill_36_bins_without_loss() -> None:
     scan = np.arange(361.0)[None]
     bins = reduce_bins(scan, 36, "max")

@@ -44,7 +44,7 @@ class LazyTypestore(Typestore):
                 raise TypesysError(f"Type {name!r} is already present with different definition.")
 
     def get_msgdef(self, typename: str) -> Msgdef[object]:
-        """Return how a type is (de)serialised. Raises SerdeError for names that no class can have."""
+        """Return how a type is (de)serialised. Raises SerdeError for names no class can have."""
         if typename not in self.types:
             whole = Typestore()
             try:

@@ -10,6 +10,7 @@ from offrl_contract.robot import Term
 Array = NDArray[np.float64]
 
 _REDUCE: dict[str, Any] = {"min": np.fmin, "max": np.fmax}
+_MANY_ROWS = 32
 
 
 def reduce_bins(values: Array, bins: int, reduce: str) -> Array:
@@ -22,14 +23,38 @@ def reduce_bins(values: Array, bins: int, reduce: str) -> Array:
         raise ValueError(f"{count} readings for {bins} bins")
     edges = np.arange(bins) * count // bins
     if reduce in _REDUCE:
-        result: Array = _REDUCE[reduce].reduceat(values, edges, axis=-1)
-        return result
+        return _extremes(_REDUCE[reduce], values, edges)
     known = ~np.isnan(values)
     total = np.add.reduceat(np.where(known, values, 0.0).astype(np.float64), edges, axis=-1)
     number = np.add.reduceat(known.astype(np.float64), edges, axis=-1)
     with np.errstate(invalid="ignore"):
         mean: Array = total / number
     return mean
+
+
+def _extremes(operator: Any, values: Array, edges: NDArray[np.int64]) -> Array:
+    """Return the extremes (..., bins) of runs of neighbours, each from an edge to the next.
+
+    Many rows go through a sparse table: windows whose width doubles until two of them, overlapping,
+    cover a run. Each doubling is one pass over neighbours in memory, which takes half the time of
+    run after run. Source: Bender and Farach-Colton (2000), The LCA Problem Revisited, section 3.
+    """
+    if len(values) < _MANY_ROWS:
+        runs: Array = operator.reduceat(values, edges, axis=-1)
+        return runs
+    ends = np.append(edges[1:], values.shape[-1])
+    shortest = int((ends - edges).min())
+    table = np.ascontiguousarray(values).reshape(-1)
+    target, spare = np.empty_like(table), np.empty_like(table)
+    width, reach = 1, len(table)
+    while 2 * width <= shortest:  # a window that leaves its row is not looked at
+        reach -= width
+        operator(table[:reach], table[width : reach + width], out=target[:reach])
+        table, target, spare = target, spare, target
+        width *= 2
+    windows = table.reshape(values.shape)
+    extremes: Array = operator(windows[..., edges], windows[..., ends - width])
+    return extremes
 
 
 def yaw_of(quaternion: Array) -> Array:

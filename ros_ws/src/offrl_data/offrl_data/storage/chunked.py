@@ -7,11 +7,11 @@ whose index lies is walked, too.
 import struct
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,18 @@ class Chunk(Protocol):
 
 
 C = TypeVar("C", bound=Chunk)
+_Offsets = Mapping[int, Ints]
+"""By channel, where in a chunk its records begin."""
+_Waiting = list[tuple[C, Packed, _Offsets | None]]
+
+
+class Records(NamedTuple):
+    """Where records of one channel are in a buffer."""
+
+    begins: Ints
+    """(n,)"""
+    limits: Ints
+    """(n,) where the chunk ends that each is in."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +55,17 @@ class _Loaded(Generic[C]):
     """Chunks decompressed side by side."""
 
     chunks: list[C]
+    offsets: list[_Offsets | None]
+    """Of each chunk, what its index says; None where there is no index that can be read."""
     buffer: Bytes
     ends: list[int]
     """0, and where each chunk ends in the buffer."""
 
     def apart(self) -> Iterator["_Loaded[C]"]:
         """Yield them one by one."""
-        for chunk, (begin, end) in zip(self.chunks, pairwise(self.ends), strict=True):
-            yield _Loaded([chunk], self.buffer[begin:end], [0, end - begin])
+        bounds = pairwise(self.ends)
+        for chunk, found, (begin, end) in zip(self.chunks, self.offsets, bounds, strict=True):
+            yield _Loaded([chunk], [found], self.buffer[begin:end], [0, end - begin])
 
 
 class ChunkedStorage(Storage, Generic[C]):
@@ -90,7 +105,7 @@ class ChunkedStorage(Storage, Generic[C]):
     def blocks(self, wanted: Collection[int]) -> Blocks:
         """Yield the messages of the wanted channels; chunks without them are not read."""
         for loaded in self._loaded(wanted):
-            yield from ((key, block) for key, block in self._found(loaded, wanted) if key in wanted)
+            yield from ((key, block) for key, block in self._found(loaded) if key in wanted)
         yield from ((key, block) for key, block in self._loose_blocks() if key in wanted)
 
     def _loaded(self, wanted: Collection[int]) -> Iterator[_Loaded[C]]:
@@ -98,7 +113,7 @@ class ChunkedStorage(Storage, Generic[C]):
 
         What is done per chunk and channel is then done less often.
         """
-        waiting: list[tuple[C, Packed]] = []
+        waiting: _Waiting[C] = []
         size = 0
         for chunk in self.chunks:
             if chunk.indexes and not any(key in wanted for key in chunk.indexes):
@@ -110,14 +125,14 @@ class ChunkedStorage(Storage, Generic[C]):
             if waiting and size + mine > _READ_TOGETHER:
                 yield self._unpacked(waiting)
                 waiting, size = [], 0
-            waiting.append((chunk, packed))
+            waiting.append((chunk, packed, self._index(chunk, wanted)))
             size += mine
         yield self._unpacked(waiting)
 
     def content(self, chunk: C) -> bytes | None:
         """Return a chunk's records, as far as they can be had; None where they cannot."""
         packed = self._packed(chunk)
-        loaded = self._unpacked([(chunk, packed)] if packed else [])
+        loaded = self._unpacked([(chunk, packed, None)] if packed else [])
         return loaded.buffer.tobytes() if loaded.chunks else None
 
     def _packed(self, chunk: C) -> Packed | None:
@@ -128,57 +143,63 @@ class ChunkedStorage(Storage, Generic[C]):
             self._lose(chunk, str(error))
             return None
 
-    def _unpacked(self, waiting: list[tuple[C, Packed]]) -> _Loaded[C]:
+    def _index(self, chunk: C, wanted: Collection[int]) -> _Offsets | None:
+        """Return what the index of a chunk says; None where it cannot be read."""
+        try:
+            return dict(self._offsets(chunk, wanted)) if chunk.indexes else None
+        except BROKEN:
+            return None
+
+    def _unpacked(self, waiting: _Waiting[C]) -> _Loaded[C]:
         """Decompress chunks side by side; those that cannot be are left out, with a loss."""
         chunks: list[C] = []
+        offsets: list[_Offsets | None] = []
         ends = [0]
         try:
-            buffer = np.empty(sum(packed.size for _, packed in waiting), np.uint8)
+            buffer = np.empty(sum(packed.size for _, packed, _ in waiting), np.uint8)
         except MemoryError:  # few chunks are this large, or one that lies
-            for chunk, packed in waiting:
+            for chunk, packed, _ in waiting:
                 self._lose(chunk, f"claims {packed.size} bytes, more than there is memory for")
-            return _Loaded([], np.empty(0, np.uint8), ends)
-        for chunk, packed in waiting:
+            return _Loaded([], [], np.empty(0, np.uint8), ends)
+        for chunk, packed, found in waiting:
             target = buffer[ends[-1] : ends[-1] + packed.size]
             try:
                 ends.append(ends[-1] + decompress_into(target, packed))
                 chunks.append(chunk)
+                offsets.append(found)
             except DamagedError as error:
                 self._lose(chunk, str(error))
-        return _Loaded(chunks, buffer[: ends[-1]], ends)
+        return _Loaded(chunks, offsets, buffer[: ends[-1]], ends)
 
-    def _found(self, loaded: _Loaded[C], wanted: Collection[int]) -> list[tuple[int, Sliced]]:
+    def _found(self, loaded: _Loaded[C]) -> list[tuple[int, Sliced]]:
         """Return the messages of loaded chunks: together by their indexes, or one by one."""
         try:
-            return self._by_index(loaded, wanted)
+            return self._by_index(loaded)
         except BROKEN:
             if len(loaded.chunks) > 1:
-                return [each for one in loaded.apart() for each in self._found(one, wanted)]
+                return [each for one in loaded.apart() for each in self._found(one)]
             (chunk,) = loaded.chunks
             if chunk.indexes:
                 where = f"chunk at byte {chunk.offset}"
                 self.notes.append(f"{where}: index unusable, read record by record")
             return self._walked(loaded.buffer.tobytes())
 
-    def _by_index(self, loaded: _Loaded[C], wanted: Collection[int]) -> list[tuple[int, Sliced]]:
+    def _by_index(self, loaded: _Loaded[C]) -> list[tuple[int, Sliced]]:
         """Return the messages that indexes name. Raises one of BROKEN where one lies or lacks."""
-        offsets: dict[int, list[Ints]] = {}
-        ends: dict[int, list[Ints]] = {}
-        for chunk, (begin, end) in zip(loaded.chunks, pairwise(loaded.ends), strict=True):
-            if not chunk.indexes:
+        parts: dict[int, list[Ints]] = {}
+        ends: dict[int, list[int]] = {}
+        for found, (begin, end) in zip(loaded.offsets, pairwise(loaded.ends), strict=True):
+            if found is None:
                 raise ValueError("no index")
-            for key, found in self._offsets(chunk, wanted):
-                if len(found):
-                    offsets.setdefault(key, []).append(found + begin)
-                    ends.setdefault(key, []).append(np.full(len(found), end))
-        blocks = []
-        for key, parts in offsets.items():
-            found = np.sort(np.concatenate(parts), kind="stable")  # mostly in order: one pass
-            block = self._sliced(loaded.buffer, found, key)
-            if (block.batch.starts + block.batch.sizes > np.concatenate(ends[key])).any():
-                raise ValueError("a message ends outside its chunk")
-            blocks.append((key, block))
-        return blocks
+            for key, offsets in found.items():
+                if len(offsets):
+                    parts.setdefault(key, []).append(offsets + begin)
+                    ends.setdefault(key, []).append(end)
+        records = {
+            key: Records(_sorted(found), np.repeat(ends[key], [len(part) for part in found]))
+            for key, found in parts.items()
+        }
+        return self._sliced(loaded.buffer, records) if records else []
 
     def _lose(self, chunk: C, reason: str) -> None:
         """Note a chunk that cannot be read, and how many messages its index names."""
@@ -209,8 +230,11 @@ class ChunkedStorage(Storage, Generic[C]):
         """
 
     @abstractmethod
-    def _sliced(self, buffer: Bytes, offsets: Ints, channel: int) -> Sliced:
-        """Return the messages whose records begin at offsets. Raises ValueError if they do not."""
+    def _sliced(self, buffer: Bytes, found: Mapping[int, Records]) -> list[tuple[int, Sliced]]:
+        """Return the messages of records by channel.
+
+        Raises one of BROKEN where a record of that channel does not begin there, or ends too late.
+        """
 
     @abstractmethod
     def _walked(self, content: bytes) -> list[tuple[int, Sliced]]:
@@ -229,3 +253,9 @@ class ChunkedStorage(Storage, Generic[C]):
         if self.saw:
             self.saw(offset, data)
         return data
+
+
+def _sorted(parts: Sequence[Ints]) -> Ints:
+    """Join offsets, which are mostly in order, and put them in order."""
+    found = np.concatenate(parts)
+    return found if (found[1:] >= found[:-1]).all() else np.sort(found, kind="stable")

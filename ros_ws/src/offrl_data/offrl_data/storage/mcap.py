@@ -4,14 +4,15 @@ Source: the MCAP format specification, https://mcap.dev/spec.
 """
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from offrl_data.storage.base import Batch, Blocks, Bytes, Channel, Ints, Sliced, rows_at
-from offrl_data.storage.chunked import BROKEN, ChunkedStorage
+from offrl_data.storage.chunked import BROKEN, ChunkedStorage, Records
 from offrl_data.storage.compression import Packed
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -77,13 +78,21 @@ class Mcap(ChunkedStorage[Chunk]):
 
     def _walked(self, content: bytes) -> list[tuple[int, Sliced]]:
         """Return the messages of a chunk by channel."""
-        return _blocks_of(content, self._walk(content, learn=False))
+        return self._blocks_of(content, self._walk(content, learn=False))
 
     def _loose_blocks(self) -> Blocks:
         """Yield the messages outside of chunks."""
         for begin, end in self._loose:
             content = self._read(begin, end - begin)
-            yield from _blocks_of(content, self._walk(content, learn=False))
+            yield from self._blocks_of(content, self._walk(content, learn=False))
+
+    def _blocks_of(self, content: bytes, found: _Found) -> list[tuple[int, Sliced]]:
+        """Return the messages of records that a walk found."""
+        records = {
+            key: Records(np.array(at, np.int64), np.full(len(at), len(content)))
+            for key, at in found.items()
+        }
+        return self._sliced(np.frombuffer(content, np.uint8), records) if records else []
 
     def _offsets(self, chunk: Chunk, wanted: Collection[int]) -> Iterator[tuple[int, Ints]]:
         """Yield where the records of wanted channels begin. Raises one of BROKEN."""
@@ -99,9 +108,25 @@ class Mcap(ChunkedStorage[Chunk]):
             entries = np.frombuffer(records, _ENTRY, width // _ENTRY.itemsize, begin)
             yield key, entries["offset"].astype(np.int64)
 
-    def _sliced(self, buffer: Bytes, offsets: Ints, channel: int) -> Sliced:
-        """Return the messages whose records begin at offsets."""
-        return _block(buffer, offsets, channel)
+    def _sliced(self, buffer: Bytes, found: Mapping[int, Records]) -> list[tuple[int, Sliced]]:
+        """Return the messages of records by channel, all in one pass. Raises ValueError."""
+        counts = [len(each.begins) for each in found.values()]
+        begins, limits = (np.concatenate(each) for each in zip(*found.values(), strict=True))
+        heads = rows_at(buffer, begins, _RECORD.itemsize).view(_RECORD)[:, 0]
+        starts = begins + _RECORD.itemsize
+        sizes = heads["size"].astype(np.int64) - _FIXED
+        sound = (heads["op"] == _MESSAGE) & (heads["channel"] == np.repeat(list(found), counts))
+        if not (sound & (sizes >= 0) & (sizes <= limits - starts)).all():
+            raise ValueError("a message index points elsewhere")
+        received, published = (heads[name].astype(np.int64) for name in ("log", "publish"))
+        blocks = []
+        for key, (first, last) in zip(
+            found, pairwise(np.cumsum([0, *counts]).tolist()), strict=True
+        ):
+            mine = slice(first, last)
+            batch = Batch(buffer, starts[mine], sizes[mine])
+            blocks.append((key, Sliced(received[mine], published[mine], batch)))
+        return blocks
 
     def _index_length(self, at: int) -> int:
         head = self._read(at, _HEAD.size + 6)
@@ -265,23 +290,6 @@ def _statistics(content: bytes) -> dict[int, int]:
     (width,) = struct.unpack_from("<I", content, 42)
     kind = np.dtype([("channel", "<u2"), ("count", "<u8")])
     return dict(np.frombuffer(content, kind, width // kind.itemsize, 46).tolist())
-
-
-def _blocks_of(content: bytes, found: _Found) -> list[tuple[int, Sliced]]:
-    buffer = np.frombuffer(content, np.uint8)
-    return [(key, _block(buffer, np.array(at, np.int64), key)) for key, at in found.items()]
-
-
-def _block(buffer: Bytes, offsets: Ints, channel: int) -> Sliced:
-    """Return the messages whose records begin at offsets. Raises ValueError if they do not."""
-    heads = rows_at(buffer, offsets, _RECORD.itemsize).view(_RECORD)[:, 0]
-    starts = offsets + _RECORD.itemsize
-    sizes = heads["size"].astype(np.int64) - _FIXED
-    sound = (heads["op"] == _MESSAGE) & (heads["channel"] == channel) & (sizes >= 0)
-    if not (sound & (sizes <= len(buffer) - starts)).all():
-        raise ValueError("a message index points elsewhere")
-    received, published = (heads[name].astype(np.int64) for name in ("log", "publish"))
-    return Sliced(received, published, Batch(buffer, starts, sizes))
 
 
 def _ros2_name(name: str) -> str:

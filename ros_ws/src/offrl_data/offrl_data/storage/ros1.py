@@ -4,7 +4,7 @@ Source: the bag format 2.0, http://wiki.ros.org/Bags/Format/2.0.
 """
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from offrl_data.storage.base import (
     StorageError,
     rows_at,
 )
-from offrl_data.storage.chunked import BROKEN, ChunkedStorage
+from offrl_data.storage.chunked import BROKEN, ChunkedStorage, Records
 from offrl_data.storage.compression import Packed
 
 MAGIC = b"#ROSBAG V2.0\n"
@@ -107,12 +107,18 @@ class Ros1Bag(ChunkedStorage[_Chunk]):
             entries = np.frombuffer(self._read(record.offset, record.size), _ENTRY)
             yield key, entries["offset"].astype(np.int64)
 
-    def _sliced(self, buffer: Bytes, offsets: Ints, channel: int) -> Sliced:
-        """Return the messages whose records begin at offsets. Raises ValueError if they do not.
+    def _sliced(self, buffer: Bytes, found: Mapping[int, Records]) -> list[tuple[int, Sliced]]:
+        """Return the messages of records by connection. Raises one of BROKEN."""
+        return [(key, self._of_connection(buffer, key, each)) for key, each in found.items()]
+
+    @staticmethod
+    def _of_connection(buffer: Bytes, channel: int, found: Records) -> Sliced:
+        """Return the messages of the records of a connection. Raises one of BROKEN.
 
         The headers of one connection differ in their time alone: that of the first message is
         parsed, the others are compared with it.
         """
+        offsets = found.begins
         first = int(offsets[0])
         width = int.from_bytes(buffer[first : first + 4].tobytes(), "little")
         head = buffer[first : first + 4 + width].tobytes()
@@ -129,7 +135,7 @@ class Ros1Bag(ChunkedStorage[_Chunk]):
         clock = np.ascontiguousarray(heads[:, time : time + 8]).view("<u4").astype(np.int64)
         sizes = np.ascontiguousarray(heads[:, len(head) :]).view("<u4")[:, 0].astype(np.int64)
         starts = offsets + len(head) + 4
-        if (sizes > len(buffer) - starts).any():
+        if (sizes > found.limits - starts).any():
             raise ValueError("a message ends outside its chunk")
         received = clock[:, 0] * 1_000_000_000 + clock[:, 1]
         return Sliced(received, None, Batch(buffer, starts, sizes))
