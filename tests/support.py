@@ -17,7 +17,7 @@ ROBOT = """
 robot: test
 rate: 20.0
 observation:
-  - {name: scan, topic: /scan, type: sensor_msgs/msg/LaserScan, field: ranges, bins: 4, clip: [0, 5], max_age: 0.3}
+  - {name: scan, topic: /scan, type: sensor_msgs/msg/LaserScan, field: ranges, bins: 4, max_missing: 0.5, clip: [0, 5], max_age: 0.3}
   - {name: twist, topic: /odom, type: nav_msgs/msg/Odometry, field: [twist.twist.linear.x, twist.twist.angular.z], max_age: 0.3}
   - {name: last_action, source: action}
 action:

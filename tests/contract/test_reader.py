@@ -7,6 +7,7 @@ from offrl_contract.counts import ValueCounts
 from offrl_contract.definitions import distro_definitions, noetic_definitions
 from offrl_contract.reader import MalformedMessageError, MessageReader, TermReader
 from offrl_contract.robot import Term
+from pydantic import ValidationError
 
 STORE = distro_definitions()
 
@@ -70,7 +71,9 @@ def test_what_the_rules_dealt_with_is_counted_and_sums() -> None:
     first = make(kind, ranges=ranges, range_min=0.1, range_max=10.0)
     values, counts = reader.read_message(through_the_wire(first, kind))
     np.testing.assert_array_equal(values, [[0.5, 2.0]])
-    assert counts == ValueCounts(1, 8, nan=1, inf=2, out_of_range=2, clipped=1, lengths={8: 1})
+    assert counts == ValueCounts(
+        1, 8, nan=1, inf=2, out_of_range=2, most_missing=5 / 8, clipped=1, lengths={8: 1}
+    )
     second = make(kind, ranges=np.full(4, 1.0, np.float32), range_min=0.1, range_max=10.0)
     total = counts + counts + reader.read_message(second)[1]
     assert (total.messages, total.values, total.inf, total.lengths) == (3, 20, 4, {8: 2, 4: 1})
@@ -82,7 +85,42 @@ def test_values_of_a_batch_are_counted_at_once() -> None:
     column = np.array([0.0, 3.0, np.nan, np.inf, -2.0])[:, None]
     values, counts = reader.read({"twist.twist.linear.x": column}, {})
     np.testing.assert_array_equal(values[:, 0], [0.0, 1.0, np.nan, 1.0, -1.0])
-    assert counts == ValueCounts(5, 5, nan=1, inf=1, clipped=2)
+    assert counts == ValueCounts(5, 5, nan=1, inf=1, most_missing=1.0, clipped=2)
+
+
+def test_a_scan_with_too_many_missing_readings_is_unusable() -> None:
+    """Of ten readings 2, 3 and 4 are missing: inf, NaN and below the range alike."""
+    kind = "sensor_msgs/msg/LaserScan"
+    scan = term(type=kind, field="ranges", bins=2, clip=[0.1, 5.0], max_missing=0.3)
+    reader = TermReader(scan, STORE)
+    gone = np.array([np.inf, np.nan, 0.0, np.inf], np.float32)
+    messages = [
+        make(
+            kind,
+            ranges=np.concatenate([np.full(10 - n, 2.0, np.float32), gone[:n]]),
+            range_min=0.1,
+            range_max=10.0,
+        )
+        for n in (2, 3, 4)
+    ]
+    assert reader.values(messages[1]).tolist() == [2.0, 2.0]
+    with pytest.raises(MalformedMessageError, match="t: 40% of its readings are missing, at mo"):
+        reader.values(messages[2])
+    one_by_one = [reader.read_message(message) for message in messages]
+    ranges = np.stack([message.ranges for message in messages])
+    limits = {
+        name: np.full((3, 1), value) for name, value in (("range_min", 0.1), ("range_max", 10.0))
+    }
+    values, counts = reader.read({"ranges": ranges, **limits}, {})
+    np.testing.assert_array_equal(values, np.concatenate([each for each, _ in one_by_one]))
+    np.testing.assert_array_equal(np.isnan(values).all(1), [False, False, True])
+    assert (counts.scarce, counts.most_missing) == (1, 0.4)
+    assert sum((each for _, each in one_by_one), ValueCounts()) == counts
+
+
+def test_max_missing_is_for_arrays() -> None:
+    with pytest.raises(ValidationError, match="max_missing: takes an array"):
+        term(type="nav_msgs/msg/Odometry", field="twist.twist.linear.x", max_missing=0.1)
 
 
 def test_quaternion_becomes_a_heading() -> None:

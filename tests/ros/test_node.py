@@ -1,5 +1,6 @@
 """The policy node over real DDS: its interface, and every row of the failure table."""
 
+import math
 import signal
 import subprocess
 import time
@@ -15,7 +16,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from signing import make_keys
 from std_srvs.srv import SetBool, Trigger
-from support import ROBOT, encode, golden, odometry, write_policy
+from support import ROBOT, encode, golden, odometry, scan, write_policy
 
 from .conftest import NodeStarter, Probe
 
@@ -125,21 +126,36 @@ def test_no_observation_yet_is_stop_with_the_safe_command(
     assert "scan: no message yet" in probe.reason
 
 
+ODOMETRY = "nav_msgs/msg/Odometry"
+
+
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("topic", "type_name", "content", "reason"),
     [
-        (odometry(float("nan"), 0.0), "twist_0: not finite"),
-        (encode(odometry(), "nav_msgs/msg/Odometry")[:100], "nav_msgs/msg/Odometry of 100 bytes"),
+        ("/odom", ODOMETRY, odometry(float("nan"), 0.0), "twist_0: not finite"),
+        ("/odom", ODOMETRY, encode(odometry(), ODOMETRY)[:100], f"{ODOMETRY} of 100 bytes"),
+        (
+            "/scan",
+            "sensor_msgs/msg/LaserScan",
+            scan([1.0, *[math.inf] * 5, 1.0, 1.0]),
+            "scan: 62% of its readings are missing, at most 50% may be",
+        ),
     ],
 )
 def test_bad_message_stops_and_the_next_good_one_drives(
-    content: object, reason: str, policy: Path, start_node: NodeStarter, probe: Probe
+    topic: str,
+    type_name: str,
+    content: object,
+    reason: str,
+    policy: Path,
+    start_node: NodeStarter,
+    probe: Probe,
 ) -> None:
     start_node(policy)
     probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL")
     for _ in range(10):
         probe.feed(0.05)
-        probe.send("/odom", content, "nav_msgs/msg/Odometry")
+        probe.send(topic, content, type_name)
         probe.spin(0.05)
         if probe.state == "STOP":
             break

@@ -17,6 +17,10 @@ class ValueCounts:
     """Values that are +inf or -inf."""
     out_of_range: int = 0
     """Finite LaserScan readings outside [range_min, range_max]."""
+    most_missing: float = 0.0
+    """Greatest share of one message's values that are NaN, infinite or out of range."""
+    scarce: int = 0
+    """Messages with more of these than the term's `max_missing`; no tick uses them."""
     clipped: int = 0
     """Finite values outside `clip`, after bins are reduced."""
     lengths: dict[int, int] = field(default_factory=dict)
@@ -30,6 +34,8 @@ class ValueCounts:
             nan=self.nan + other.nan,
             inf=self.inf + other.inf,
             out_of_range=self.out_of_range + other.out_of_range,
+            most_missing=max(self.most_missing, other.most_missing),
+            scarce=self.scarce + other.scarce,
             clipped=self.clipped + other.clipped,
             lengths=dict(Counter(self.lengths) + Counter(other.lengths)),
         )

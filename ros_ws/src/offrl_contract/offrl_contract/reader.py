@@ -7,7 +7,7 @@ ROS 1 wire, and the named fields are picked from it.
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,27 @@ class MessageReader:
         return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
+class _Found(NamedTuple):
+    """A term in T messages, step by step."""
+
+    seen: Array
+    """(T, fields, n) as it was sent."""
+    raw: Array
+    """(T, fields, n) where readings below their range are NaN, those above it inf."""
+    outside: int
+    """How many were out of range."""
+    values: Array
+    """(T, width)"""
+    clipped: Array
+    """(T, width)"""
+
+
+def missing_share(raw: Array) -> Array:
+    """Return the share (T,) of raw fields (T, fields, n) that are NaN or infinite."""
+    missing = ~np.isfinite(raw)
+    return missing.mean((1, 2)) if missing.any() else np.zeros(len(raw))
+
+
 class TermReader:
     """Picks the values of one term out of messages; checks its fields against the definition."""
 
@@ -100,6 +121,8 @@ class TermReader:
         self.width = POSE_PARTS if self.framed else term.parts
         """Numbers per message: `parts` of the term, or the raw pose where it has a `frame`."""
         self._laser = term.type == _LASER_SCAN and term.field == ("ranges",)
+        limit = term.max_missing if isinstance(term, Term) else None
+        self._most_missing = 1.0 if limit is None else limit
         self._selects = isinstance(term, Term) and bool(term.select)
         self.paths = self._paths()
         """Fields to read of each message, each a number or an array of numbers."""
@@ -109,7 +132,15 @@ class TermReader:
 
     def values(self, message: Message) -> Array:
         """Return the term's values (width,) of one message. Raises MalformedMessageError."""
-        values: Array = self._values(self._columns(message), self.texts(message))[0][0]
+        found = self._values(self._columns(message), self.texts(message))
+        if self._most_missing < 1.0:
+            missing = float(missing_share(found.raw)[0])
+            if missing > self._most_missing:
+                raise MalformedMessageError(
+                    f"{self.term.name}: {missing:.0%} of its readings are missing, at most "
+                    f"{self._most_missing:.0%} may be"
+                )
+        values: Array = found.clipped[0]
         return values
 
     def read(
@@ -120,8 +151,11 @@ class TermReader:
         `columns` (T, count) by path hold the fields `paths`, `texts` the strings of the fields
         `same`, which the messages share. Raises MalformedMessageError.
         """
-        kept, values, seen, outside = self._values(columns, texts)
-        return kept, self._counts(seen, values, outside)
+        found = self._values(columns, texts)
+        missing = missing_share(found.raw)
+        scarce = missing > self._most_missing
+        kept = np.where(scarce[:, None], np.nan, found.clipped) if scarce.any() else found.clipped
+        return kept, self._counts(found, missing, scarce)
 
     def read_message(self, message: Message) -> tuple[Array, ValueCounts]:
         """Return values (1, width) of one message as `read` does. Raises MalformedMessageError."""
@@ -137,14 +171,11 @@ class TermReader:
             return {_FRAME_ID: [message.header.frame_id]}
         return {_NAMES: message.name} if self._selects else {}
 
-    def _values(
-        self, columns: Mapping[str, Array], texts: Mapping[str, Sequence[str]]
-    ) -> tuple[Array, Array, Array, int]:
-        """Return values (T, width), before clipping too, the fields, and how many out of range."""
+    def _values(self, columns: Mapping[str, Array], texts: Mapping[str, Sequence[str]]) -> "_Found":
         seen = self._fields(columns, texts.get(_NAMES, ()))
         raw, outside = self._in_range(columns, seen) if self._laser else (seen, 0)
         values = self._reduced(raw)
-        return self._clipped(values), values, seen, outside
+        return _Found(seen, raw, outside, values, self._clipped(values))
 
     def _fields(self, columns: Mapping[str, Array], names: Sequence[str]) -> Array:
         """Return the fields (T, fields, n) out of columns (T, count) by path.
@@ -194,19 +225,28 @@ class TermReader:
             return values
         return clipped(self.term, values)
 
-    def _counts(self, seen: Array, values: Array, outside: int) -> ValueCounts:
-        term = self.term
-        finite = np.isfinite(seen)
-        bad = finite.size - int(np.count_nonzero(finite))
-        nan = int(np.count_nonzero(np.isnan(seen))) if bad else 0
-        beyond = 0
+    def _counts(self, found: "_Found", missing: Array, scarce: NDArray[np.bool_]) -> ValueCounts:
+        term, seen = self.term, found.seen
+        bad = nan = beyond = 0
+        if missing.any():
+            bad = seen.size - int(np.count_nonzero(np.isfinite(seen)))
+            nan = int(np.count_nonzero(np.isnan(seen)))
         if isinstance(term, Term) and term.clip and not self.framed:
             low, high = term.clip
-            past = (values < low) | (values > high)
-            beyond = int(np.count_nonzero(past & np.isfinite(values)))
+            past = (found.values < low) | (found.values > high)
+            beyond = int(np.count_nonzero(past & np.isfinite(found.values)))
         array = isinstance(term, Term) and bool(term.select or term.size or term.bins)
-        lengths = {seen.shape[2]: len(seen)} if array else {}
-        return ValueCounts(len(seen), finite.size, nan, bad - nan, outside, beyond, lengths)
+        return ValueCounts(
+            messages=len(seen),
+            values=seen.size,
+            nan=nan,
+            inf=bad - nan,
+            out_of_range=found.outside,
+            most_missing=float(missing.max(initial=0.0)),
+            scarce=int(np.count_nonzero(scarce)),
+            clipped=beyond,
+            lengths={seen.shape[2]: len(seen)} if array else {},
+        )
 
     def _columns(self, message: Message) -> dict[str, Array]:
         return {

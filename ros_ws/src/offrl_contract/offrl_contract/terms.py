@@ -8,6 +8,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -21,6 +22,7 @@ header that its sender wrote."""
 CLOCKS: tuple[Clock, ...] = get_args(Clock)
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 Interval = tuple[float, float]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 _TYPE = re.compile(r"[A-Za-z]\w*/(msg|srv|action)/[A-Za-z]\w*", re.ASCII)
 
 
@@ -58,6 +60,9 @@ class Term(Spec):
     """Reduce an array field of any length to this many equal parts (LaserScan)."""
     reduce: Literal["min", "mean", "max"] = "min"
     """How a bin is reduced; NaN and readings below range_min are left out."""
+    max_missing: Share | None = None
+    """Largest share of an array's readings that may be NaN, infinite or out of range; with more of
+    them the message is unusable, as one that is not finite. Any share where not given."""
     yaw: bool = False
     """The field is a quaternion: turn it into the heading about z [rad]."""
     wrap: bool = False
@@ -81,6 +86,8 @@ class Term(Spec):
         given = [key for key in ("select", "size", "bins", "yaw", "frame") if getattr(self, key)]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other")
+        if self.max_missing is not None and not (self.select or self.size or self.bins):
+            raise ValueError("max_missing: takes an array, with select, size or bins")
         if self.frame and len(self.field) != 1:
             raise ValueError(f"frame: takes one field, a Pose, not {len(self.field)}")
         return self

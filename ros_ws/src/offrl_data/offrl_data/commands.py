@@ -163,6 +163,10 @@ def _remarks(report: BagReport) -> Iterator[str]:
         for name, counts in topic.values.items():
             found = [f"{counts[key]} {words}" for key, words in _COUNTED.items() if counts[key]]
             lengths = sorted(map(int, counts["lengths"]))
+            if counts["most_missing"]:
+                found.append(f"at most {counts['most_missing']:.0%} of a message missing")
+            if counts["scarce"]:
+                found.append(f"{counts['scarce']} messages with more than max_missing")
             if len(lengths) > 1:
                 found.append(f"{len(lengths)} lengths, {lengths[0]} to {lengths[-1]}")
             if found:
