@@ -44,6 +44,7 @@ from std_srvs.srv import SetBool, Trigger
 RESULTS = ROOT / "benchmarks" / "results" / "soak.json"
 RATE = 100.0
 MAX_AGE = 0.5  # [s], of the robot file of node.py
+SHORTEST = 2.0  # [minutes]
 SOON = 3.0
 """A state must follow its cause within this time [s], beyond what the robot file allows."""
 CALM = 1.5
@@ -365,6 +366,8 @@ def be_publisher(policy: Path) -> None:
 
 def main(config: Config) -> None:
     """Soak, print and keep the figures."""
+    if config.minutes < SHORTEST:
+        raise SystemExit(f"--minutes {config.minutes:g}: at least {SHORTEST:g}")
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_DOMAIN_ID"] = str(random.randrange(1, 101))
     os.environ["OMP_NUM_THREADS"] = "1"
