@@ -45,6 +45,9 @@ class LazyTypestore(Typestore):
 
     def get_msgdef(self, typename: str) -> Msgdef[object]:
         """Return how a type is (de)serialised. Raises SerdeError for names no class can have."""
+        known = self.cache.get(typename)
+        if known:  # asked for at every nested message
+            return known
         if typename not in self.types:
             whole = Typestore()
             try:
