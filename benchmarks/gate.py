@@ -2,15 +2,16 @@
 
 A policy is trained on DiffDriveNav, with a quarter of the drives held out for the gate. Then it
 drives altered robots in altered worlds (`gate_shifts.py`), each scenario once with thresholds that
-nothing reaches and once behind its gate, by the node's own controller. Every detector judges the
-drives without a gate, so that all see the same. A bump counts where the robot drove; one that walks
-into a robot that stands does not.
+nothing reaches and no limit on missing readings, and once behind its gate and its checks, by the
+node's own controller. Every detector judges the former, so that all see the same. A bump counts
+where the robot drove; one that walks into a robot that stands does not.
 
     .venv/bin/python benchmarks/gate.py --bags FOLDER
 
 It continues where it was stopped; the real recordings are left out without their folder.
 """
 
+import copy
 import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,11 +28,11 @@ from gate_detectors import Detector, Vectors, detectors
 from gate_shifts import Shift, Shifts
 from gate_summary import summary
 from numpy.typing import NDArray
-from offrl_contract import load_robot
+from offrl_contract import Robot, load_robot
 from offrl_contract.yaml_text import to_yaml
 from offrl_data.dataset import Dataset, load_dataset
 from offrl_export.policy import REFERENCE_SHARE
-from offrl_policy.controller import Controller, Settings
+from offrl_policy.controller import DRIVING, Controller, Settings
 from offrl_policy.gate import Gate, State
 from offrl_policy.policy_file import Policy
 from offrl_sim.env import TaskEnv
@@ -80,6 +81,8 @@ class Drive:
     """Tick during which the robot drove into something."""
     stopped: int | None
     """Tick at which the gate fell back."""
+    halted: int | None
+    """Tick at which a check stopped the robot that had driven."""
     success: bool
 
 
@@ -137,7 +140,12 @@ class Judge:
             free = drive(env, self.policy, scenario, gated=False)
             gated = drive(env, self.policy, scenario, gated=True)
             outcome = {"bump": free.bump, "success": free.success}
-            behind = {"bump": gated.bump, "stopped": gated.stopped, "success": gated.success}
+            behind = {
+                "bump": gated.bump,
+                "stopped": gated.stopped,
+                "halted": gated.halted,
+                "success": gated.success,
+            }
             rows.append(
                 self.verdicts(free.observations, free.commands) | outcome | {"gated": behind}
             )
@@ -163,6 +171,9 @@ class Judge:
 def drive(env: TaskEnv, policy: Policy, scenario: int, *, gated: bool) -> Drive:
     """Drive one scenario with the node's controller, by thresholds that count or by none."""
     settings = Settings()
+    if not gated:
+        policy = copy.copy(policy)
+        policy.robot = unlimited(policy.robot)
     controller = Controller(policy, settings)
     if not gated:
         scores = tuple(
@@ -174,21 +185,30 @@ def drive(env: TaskEnv, policy: Policy, scenario: int, *, gated: bool) -> Drive:
     env.reset(seed=scenario)
     seen: list[NDArray[np.float32]] = []
     commands: list[NDArray[np.float32]] = []
-    bump = stopped = None
-    done = success = False
+    bump = stopped = halted = None
+    done = success = driven = False
     while not done and (stopped is None or len(seen) < stopped + STANDING):
         tick = len(seen)
         decision = controller.tick(env.tick)
         seen.append(decision.observation.vector)
         if decision.state is State.FALLBACK and stopped is None:
             stopped = tick
+        if decision.state is State.STOP and driven and halted is None:
+            halted = tick
+        driven |= decision.state in DRIVING
         moving = abs(env.simulation.body.forward) > MOVING
         commands.append(decision.command.astype(np.float32))
         _, _, terminal, timeout, info = env.step(commands[-1])
         if info["collided"] and moving:
             bump = tick
         done, success = terminal or timeout, info["success"]
-    return Drive(np.array(seen), np.array(commands), bump, stopped, success)
+    return Drive(np.array(seen), np.array(commands), bump, stopped, halted, success)
+
+
+def unlimited(robot: Robot) -> Robot:
+    """Return the robot with terms that take whatever share of readings is missing."""
+    terms = [term.model_copy(update={"max_missing": None}) for term in robot.observation]
+    return robot.model_copy(update={"observation": tuple(terms)})
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

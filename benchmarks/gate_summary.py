@@ -54,6 +54,8 @@ def _of_unit(unit: Unit) -> dict[str, Any]:
         "bumps": before,
         "bumps behind the gate": after,
         "avoided": share(int((bumped & ~behind).sum()), before),
+        "stopped by a score": int(np.isfinite(_ticks(gated["stopped"])).sum()),
+        "stopped by a check": int(np.isfinite(_ticks(gated["halted"])).sum()),
         "goals": int(sum(unit["success"])),
         "goals behind the gate": int(sum(gated["success"])),
         "bumps announced in time": {

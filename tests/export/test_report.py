@@ -22,6 +22,7 @@ NOMINAL = {
     "gated": {
         "bump": [None] * 4,
         "stopped": [None, None, None, 90],
+        "halted": [None] * 4,
         "success": [True] * 3 + [False],
     },
 }
@@ -34,6 +35,7 @@ BLIND = {
     "gated": {
         "bump": [None, 50, None, None],
         "stopped": [10, 48, 20, None],
+        "halted": [5, None, None, 7],
         "success": [False] * 3 + [True],
     },
 }
@@ -58,6 +60,7 @@ def test_summary_by_hand() -> None:
     blind = found["blind <1>"]
     assert (blind["bumps"], blind["bumps behind the gate"]) == (3, 1)
     assert blind["avoided"]["count"] == 2
+    assert (blind["stopped by a score"], blind["stopped by a check"]) == (3, 2)
     in_time = blind["bumps announced in time"]
     assert in_time[GATE]["count"] == 2  # the alarm two ticks before the bump comes too late
     assert in_time["knn alone"]["count"] == 0
