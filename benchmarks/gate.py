@@ -230,7 +230,7 @@ def strangers(folder: Path, bags: Path) -> Iterator[tuple[str, Path]]:
 
     They have a lidar and odometry, and no goal: it gets that of the simulated drives, tick by tick.
     """
-    robot = load_robot("diffdrive")
+    robot = unlimited(load_robot("diffdrive"))
     content = {
         "robot": "stranger",
         "rate": robot.rate,

@@ -20,8 +20,8 @@ from offrl_training.networks import uniform
 from offrl_training.run import TrainedRun
 from torch import Tensor, nn
 
-SCORE = "dynamics_error"
-"""How far off the models were, in deviations that they expect."""
+SCORES = ("dynamics_std", "dynamics_error")
+"""How much the members disagree, and how far off they were; in deviations that they expect."""
 MEMBERS = 3
 HIDDEN = (128, 128)
 UPDATES = 9000
@@ -88,10 +88,11 @@ class Dynamics(nn.Module):
         return (0.5 * off.square() + log_std).sum((0, 2)).mean()
 
     def forward(self, observation: Tensor, action: Tensor, following: Tensor) -> Tensor:
-        """Return SCORE (B,) of observations (B, o), commands (B, a) and what followed (B, o).
+        """Return SCORES (B, 2) of observations (B, o), commands (B, a) and what followed (B, o).
 
-        All in SI units. It is the root mean square over the term where that is greatest. What the
-        members expect is their mixture: its variance is theirs and that of their means.
+        All in SI units. Each score is that of the term where it is greatest, as a root mean square.
+        What came is judged by the members' mixture, whose variance is theirs and that of their
+        means.
         """
         here, then = (
             self.normaliser.observation(observation),
@@ -99,9 +100,13 @@ class Dynamics(nn.Module):
         )
         mean, log_std = self.predicted(here, self.normaliser.action(action))
         average = mean.mean(0)  # (B, o)
-        variance = (log_std.exp().square() + (mean - average).square()).mean(0)
-        off = (then - here - average).abs() / variance.sqrt()
-        squares = off.clamp(max=_FARTHEST).square()
+        noise, spread = log_std.exp().square().mean(0), (mean - average).square().mean(0)  # (B, o)
+        off = (then - here - average).square() / (noise + spread)
+        return torch.stack([self._worst(spread / noise), self._worst(off)], dim=1)
+
+    def _worst(self, squares: Tensor) -> Tensor:
+        """Return the greatest root mean square (B,) of a term's numbers, given all (B, o)."""
+        squares = squares.clamp(max=_FARTHEST**2)
         means = [squares[:, term].mean(1) for term in self.terms]
         return torch.stack(means, dim=1).amax(1).sqrt()
 

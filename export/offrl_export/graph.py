@@ -17,7 +17,7 @@ from offrl_export import dynamics
 from offrl_export.dynamics import Dynamics
 
 OPSET = 18
-SCORES = ("critic_std", "knn", dynamics.SCORE)
+SCORES = ("critic_std", "knn", *dynamics.SCORES)
 """In the order of the output `uncertainty`."""
 MAX_PROTOTYPES = 4096
 NEIGHBOUR = 5
@@ -25,7 +25,7 @@ NEIGHBOUR = 5
 
 
 class PolicyGraph(nn.Module):
-    """Observation (B, o) to action (B, a), both in SI units, and uncertainty (B, 3).
+    """Observation (B, o) to action (B, a), both in SI units, and uncertainty (B, 4).
 
     `before` (B, o + a + 1) is what was observed a tick ago, the command in force since, and 1; or
     zeros, where that is not known.
@@ -67,7 +67,7 @@ class PolicyGraph(nn.Module):
         critic_std = self.critics(observation, action).std(0)  # (B,)
         static = torch.stack([critic_std, self.distance(observation)], dim=1)  # (B, 2)
         previous, command, known = torch.split(before, [*self.sizes, 1], 1)
-        moving = known * self.dynamics(previous, command, observation)[:, None]  # (B, 1)
+        moving = known * self.dynamics(previous, command, observation)  # (B, 2)
         after = torch.cat([observation, action, torch.ones_like(known)], 1)
         return action, torch.cat([static, moving], 1), after
 

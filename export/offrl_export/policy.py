@@ -153,8 +153,7 @@ def _write(
     gate = calibrate(
         scores(reference), scores(run.held_out_episodes), SCORES, alpha, run.robot.rate, say
     )
-    rows = np.linspace(0, len(dataset) - 1, GOLDEN_VECTORS).round().astype(np.int64)
-    golden = _at(dataset.observations, rows)
+    golden = _at(dataset.observations, _golden_rows(len(dataset)))
     actions, uncertainties = _unrolled(graph, golden)
     properties = {
         "format": FORMAT,
@@ -180,6 +179,12 @@ def _write(
     path.write_bytes(seal(content if key is None else sign(content, key)))
     Policy(path).self_check()
     return parity
+
+
+def _golden_rows(count: int) -> NDArray[np.int64]:
+    """Return rows in pairs, one after another, that the models of a step are checked on as well."""
+    firsts = np.linspace(0, max(count - 2, 0), GOLDEN_VECTORS // 2).round().astype(np.int64)
+    return np.minimum(np.stack([firsts, firsts + 1], axis=1).ravel(), count - 1)
 
 
 def check_parity(

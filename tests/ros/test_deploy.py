@@ -109,7 +109,7 @@ def test_foxglove_layout_shows_topics_and_services_that_exist(node: PolicyNode) 
     assert services == {"/policy/engage", "/policy/reset"}
     assert services <= names(node, "service")
     scores = re.findall(r"uncertainty\.data\[(\d)\]", text)
-    assert scores == list("012345")
+    assert scores == list("01234567")
 
 
 def test_unit_and_image_start_the_node_with_options_that_exist(

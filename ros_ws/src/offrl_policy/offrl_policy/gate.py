@@ -18,7 +18,7 @@ class ScoreCalibration(Spec):
     """What is normal for one score."""
 
     name: str
-    """critic_std, knn or dynamics_error."""
+    """critic_std, knn, dynamics_std or dynamics_error."""
     mean: float
     """Over the training episodes."""
     std: PositiveFloat
