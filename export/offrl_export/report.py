@@ -187,13 +187,22 @@ def _changes(changed: dict[str, Drives]) -> Section:
             each.behind_gate or 0,
             "-" if not each.avoided or not each.avoided.of else _share(each.avoided),
             _share(each.alarms[GATE]),
+            "-" if each.checked is None else each.checked,
             "-"
             if each.alarms[GATE].median_delay is None
             else f"{each.alarms[GATE].median_delay:.1f}",
         )
         for name, each in changed.items()
     ]
-    numeric = ("drives", "bumps", "behind the gate", "avoided", "alarmed", "alarm after [s]")
+    numeric = (
+        "drives",
+        "bumps",
+        "behind the gate",
+        "avoided",
+        "alarmed",
+        "stopped by a check",
+        "alarm after [s]",
+    )
     missed = [
         name
         for name, each in changed.items()
