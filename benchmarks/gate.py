@@ -28,7 +28,7 @@ from gate_detectors import Detector, Vectors, detectors
 from gate_shifts import Shift, Shifts
 from gate_summary import summary
 from numpy.typing import NDArray
-from offrl_contract import Robot, load_robot
+from offrl_contract import load_robot
 from offrl_contract.yaml_text import to_yaml
 from offrl_data.dataset import Dataset, load_dataset
 from offrl_export.policy import REFERENCE_SHARE
@@ -173,7 +173,7 @@ def drive(env: TaskEnv, policy: Policy, scenario: int, *, gated: bool) -> Drive:
     settings = Settings()
     if not gated:
         policy = copy.copy(policy)
-        policy.robot = unlimited(policy.robot)
+        policy.robot = policy.robot.without_missing_limits()
     controller = Controller(policy, settings)
     if not gated:
         scores = tuple(
@@ -205,12 +205,6 @@ def drive(env: TaskEnv, policy: Policy, scenario: int, *, gated: bool) -> Drive:
     return Drive(np.array(seen), np.array(commands), bump, stopped, halted, success)
 
 
-def unlimited(robot: Robot) -> Robot:
-    """Return the robot with terms that take whatever share of readings is missing."""
-    terms = [term.model_copy(update={"max_missing": None}) for term in robot.observation]
-    return robot.model_copy(update={"observation": tuple(terms)})
-
-
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Turn rows of equal, perhaps nested, keys into lists by key."""
     return {
@@ -230,7 +224,7 @@ def strangers(folder: Path, bags: Path) -> Iterator[tuple[str, Path]]:
 
     They have a lidar and odometry, and no goal: it gets that of the simulated drives, tick by tick.
     """
-    robot = unlimited(load_robot("diffdrive"))
+    robot = load_robot("diffdrive").without_missing_limits()
     content = {
         "robot": "stranger",
         "rate": robot.rate,

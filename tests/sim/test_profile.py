@@ -338,3 +338,15 @@ def test_a_bag_recorded_under_a_profile_says_what_the_environment_said(task, tmp
     env.close()
     file = tmp_path / "shifted.h5"
     list(assert_bags_say_what_the_simulator_said(task, [bag.path], [307, 308], file, shift))
+
+
+def test_an_episode_goes_on_where_the_node_would_stop_for_a_blind_lidar() -> None:
+    env = TaskEnv("DiffDriveNav", profile=SimProfile(lidar_dropout=(0.9, 0.9)))
+    (scan,) = (term for term in env.robot.observation if term.name == "scan")
+    assert scan.max_missing is not None
+    assert scan.max_missing < 0.9
+    env.reset(seed=0)
+    for _ in range(5):
+        seen, *_ = env.step(np.zeros(2, np.float32))
+        assert np.isfinite(seen).all()
+    env.close()

@@ -227,6 +227,13 @@ class Robot(Spec):
             rate for term in self.action for rate in (term.max_rate or (float("inf"),) * term.parts)
         )
 
+    def without_missing_limits(self) -> "Robot":
+        """Return the robot with terms that take any share of missing readings."""
+        free = {"max_missing": None}
+        observation = tuple(term.model_copy(update=free) for term in self.observation)
+        signals = tuple(signal.model_copy(update=free) for signal in self.signals)
+        return self.model_copy(update={"observation": observation, "signals": signals})
+
     def width(self, term: Term | ActionTerm) -> int:
         """Return how many numbers a term adds to its vector."""
         if not isinstance(term, ObservationTerm):
