@@ -32,7 +32,7 @@ from offrl_contract import load_robot
 from offrl_contract.yaml_text import to_yaml
 from offrl_data.dataset import Dataset, load_dataset
 from offrl_export.policy import REFERENCE_SHARE
-from offrl_policy.controller import DRIVING, Controller, Settings
+from offrl_policy.controller import Controller, Settings
 from offrl_policy.gate import Gate, State
 from offrl_policy.policy_file import Policy
 from offrl_sim.env import TaskEnv
@@ -82,7 +82,7 @@ class Drive:
     stopped: int | None
     """Tick at which the gate fell back."""
     halted: int | None
-    """Tick at which a check stopped the robot that had driven."""
+    """Tick, but for the first, at which a check stopped the robot."""
     success: bool
 
 
@@ -186,16 +186,15 @@ def drive(env: TaskEnv, policy: Policy, scenario: int, *, gated: bool) -> Drive:
     seen: list[NDArray[np.float32]] = []
     commands: list[NDArray[np.float32]] = []
     bump = stopped = halted = None
-    done = success = driven = False
+    done = success = False
     while not done and (stopped is None or len(seen) < stopped + STANDING):
         tick = len(seen)
         decision = controller.tick(env.tick)
         seen.append(decision.observation.vector)
         if decision.state is State.FALLBACK and stopped is None:
             stopped = tick
-        if decision.state is State.STOP and driven and halted is None:
+        if decision.state is State.STOP and tick and halted is None:
             halted = tick
-        driven |= decision.state in DRIVING
         moving = abs(env.simulation.body.forward) > MOVING
         commands.append(decision.command.astype(np.float32))
         _, _, terminal, timeout, info = env.step(commands[-1])
