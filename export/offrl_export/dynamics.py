@@ -49,13 +49,20 @@ def judged_terms(robot: Robot, jumps: Collection[str]) -> list[str]:
 class Dynamics(nn.Module):
     """Models of s' - s given s and a, in network coordinates."""
 
+    averages: Tensor
+    """(o, terms): a column times numbers (B, o) is their mean over a term."""
+
     def __init__(self, run: TrainedRun, terms: Collection[str]) -> None:
         """Draw the members' weights; the steps of these terms of the observation are judged."""
         super().__init__()
         random = torch.Generator().manual_seed(0)
         robot = run.robot
         self.normaliser = run.algorithm.normaliser
-        self.terms = [robot.observation_slices[name] for name in terms]
+        averages = torch.zeros(robot.observation_size, len(terms))
+        for column, name in enumerate(terms):
+            term = robot.observation_slices[name]
+            averages[term, column] = 1.0 / (term.stop - term.start)
+        self.register_buffer("averages", averages)
         sizes = tuple(
             pairwise(
                 (
@@ -102,13 +109,9 @@ class Dynamics(nn.Module):
         average = mean.mean(0)  # (B, o)
         noise, spread = log_std.exp().square().mean(0), (mean - average).square().mean(0)  # (B, o)
         off = (then - here - average).square() / (noise + spread)
-        return torch.stack([self._worst(spread / noise), self._worst(off)], dim=1)
-
-    def _worst(self, squares: Tensor) -> Tensor:
-        """Return the greatest root mean square (B,) of a term's numbers, given all (B, o)."""
-        squares = squares.clamp(max=_FARTHEST**2)
-        means = [squares[:, term].mean(1) for term in self.terms]
-        return torch.stack(means, dim=1).amax(1).sqrt()
+        squares = torch.stack([spread / noise, off], dim=1).clamp(max=_FARTHEST**2)  # (B, 2, o)
+        means = squares @ self.averages  # (B, 2, terms)
+        return means.amax(-1).sqrt()
 
 
 def fit(
