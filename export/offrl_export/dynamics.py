@@ -31,6 +31,7 @@ BATCH = 256
 LEARNING_RATE = 3e-3
 MOST_TRANSITIONS = 200_000
 _LOG_STD = (-4.0, 2.0)
+_WILD = 1e6  # deviations of an observation that count, for finite sums
 _FARTHEST = 1000.0  # deviations of one number that count; at the least of them, 18 of the data's
 
 
@@ -102,8 +103,8 @@ class Dynamics(nn.Module):
         means.
         """
         here, then = (
-            self.normaliser.observation(observation),
-            self.normaliser.observation(following),
+            self.normaliser.observation(each).clamp(-_WILD, _WILD)
+            for each in (observation, following)
         )
         mean, log_std = self.predicted(here, self.normaliser.action(action))
         average = mean.mean(0)  # (B, o)

@@ -40,7 +40,7 @@ class Drives(BaseModel):
     """Without the gate; None where a log was judged."""
     behind_gate: int | None = Field(None, alias="bumps behind the gate")
     checked: int | None = Field(None, alias="stopped by a check")
-    """Drives behind the gate in which a check stopped the robot, not a score."""
+    """Drives behind the gate in which a check stopped the robot at some time."""
     avoided: Share | None = None
     """Bumps that did not happen behind the gate."""
 

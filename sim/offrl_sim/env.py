@@ -51,8 +51,7 @@ class TaskEnv(gymnasium.Env[Vector, Vector]):
         self.delay = (profile or SimProfile()).longest_delay
         """Longest time from a command to when its effect is seen, by the profile [s]."""
         self.simulation = self.task.simulate(self.robot, profile)
-        # the node stops for a blind sensor; an episode goes on, for drivers to learn from it
-        self._scorer = Scorer(self.robot.without_missing_limits())
+        self._scorer = Scorer(self.robot)
         self.listener: Callable[[Delivery], None] | None = None
         """Hears every message, if there is one."""
         low, high = np.array(self.robot.limits, np.float32).T

@@ -64,7 +64,8 @@ class SimProfile(Spec):
     lidar_noise: Noise = (0.01, 0.01)
     """Standard deviation of a reading [m]."""
     lidar_dropout: Share = (0.0, 0.0)
-    """Share of readings that are lost and read inf, as where nothing is in reach (REP-117)."""
+    """Share of readings that are lost and read inf, as where nothing is in reach (REP-117). Above
+    the robot file's `max_missing` the node stops, and a conversion drops the ticks."""
     mass: Factor = (1.0, 1.0)
     """Factor of the robot's masses and inertias."""
     friction: Factor = (1.0, 1.0)

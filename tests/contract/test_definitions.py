@@ -2,7 +2,7 @@
 
 import pytest
 from offrl_contract import InputError
-from offrl_contract.definitions import add_text, from_texts
+from offrl_contract.definitions import add_text, from_texts, missing_types
 from offrl_contract.reader import MalformedMessageError, MessageReader
 from rosbags.typesys import Stores, get_typestore
 
@@ -38,9 +38,41 @@ def test_two_definitions_of_one_name_that_differ_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("1a/msg/Pair", "int32 x\n"), ("a/msg/Pair", "int32 class_\nint32 class\n")]
+    ("name", "text", "reason"),
+    [
+        ("1a/msg/Pair", "int32 x\n", "is no name of a message"),
+        ("a/msg/Pair", "int32 class_\nint32 class\n", "two members of one name"),
+        ("a/msg/Pair", "int32 x\nfloat64 x\n", "two members of one name"),
+    ],
 )
-def test_names_that_no_class_can_have_are_malformed_messages(name: str, text: str) -> None:
-    store = from_texts({name: text}, "the bag")
-    with pytest.raises(MalformedMessageError):
-        MessageReader(name, store).read(bytes(12))
+def test_names_that_no_class_can_have_are_refused(name: str, text: str, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        from_texts({name: text}, "the bag")
+
+
+def test_wide_strings_are_refused() -> None:
+    text = "=" * 80 + "\nIDL: a/msg/Wide\nmodule a { module msg { struct Wide { wstring x; }; }; };"
+    with pytest.raises(InputError, match="x is a wstring, which is not supported"):
+        from_texts({"a/msg/Wide": text}, "the bag")
+
+
+def test_a_type_that_contains_itself_is_refused() -> None:
+    store = from_texts({"a/msg/Ring": "int32 x\na/Ring y\n"}, "the bag")
+    with pytest.raises(InputError, match="'a/msg/Ring' contains itself"):
+        missing_types(store, "a/msg/Ring")
+    with pytest.raises(MalformedMessageError, match="contains itself"):
+        MessageReader("a/msg/Ring", store).read(bytes(12))
+
+
+def test_a_type_that_lacks_a_part_spoils_no_other() -> None:
+    store = from_texts({"a/msg/Half": "b/Missing y\n", "a/msg/One": "int32 x\n"}, "the bag")
+    assert missing_types(store, "a/msg/Half") == {"b/msg/Missing"}
+    reader = MessageReader("a/msg/One", store)
+    reader.prepare()
+    assert reader.read(bytes([0, 1, 0, 0, 5, 0, 0, 0])).x == 5
+    with pytest.raises(InputError, match="a/msg/Half"):
+        MessageReader("a/msg/Half", store).prepare()
+
+
+def test_names_differ_in_case_between_ros_1_and_2() -> None:
+    assert from_texts({"a/msg/A": nested("int32"), "b/msg/Inner": "int32 Z\n"}, "the bag")

@@ -97,7 +97,7 @@ def test_what_the_members_disagree_about_they_expect_less_surely(model: Dynamics
 
 
 def test_one_number_counts_for_a_thousand_deviations_at_most(model: Dynamics) -> None:
-    wild = [(np.cumsum(seen, 0) * 1e6, commands) for seen, commands in drives(2, 1)]
+    wild = [(np.cumsum(seen, 0) * np.float32(1e30), cmd) for seen, cmd in drives(2, 1)]
     found = scores(model, wild)
     assert np.isfinite(found).all()
     assert found.max() <= 1000.0 + 1e-2

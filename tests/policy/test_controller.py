@@ -50,7 +50,7 @@ def test_stale_term_stops_within_its_max_age_and_names_itself(rig: Rig) -> None:
         ({"z": float("inf")}, "twist_1: not finite"),
         (
             {"ranges": [float("nan")] * 8},
-            "scan: 100% of its readings are missing, at most 50% may be",
+            "scan: 8 of 8 readings are missing, at most 4 may be",
         ),
         ({"ranges": [1.0, 1.0, *[float("nan")] * 2, *[1.0] * 4]}, "scan_1: not finite"),
         ({"ranges": [1.0, 2.0]}, "scan: 2 readings for 4 bins"),

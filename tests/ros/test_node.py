@@ -138,7 +138,7 @@ ODOMETRY = "nav_msgs/msg/Odometry"
             "/scan",
             "sensor_msgs/msg/LaserScan",
             scan([1.0, *[math.inf] * 5, 1.0, 1.0]),
-            "scan: 62% of its readings are missing, at most 50% may be",
+            "scan: 5 of 8 readings are missing, at most 4 may be",
         ),
     ],
 )

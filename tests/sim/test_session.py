@@ -5,6 +5,7 @@ import pytest
 from offrl_contract import load_robot
 from offrl_sim.diffdrive.picture import Scene, draw_scenes
 from offrl_sim.diffdrive.world import generate_world
+from offrl_sim.profile import SimProfile
 from offrl_sim.session import AFTERMATH, PAUSE, Session
 from offrl_sim.tasks import TASKS
 
@@ -96,3 +97,17 @@ def test_picture_is_drawn_whole_or_not_at_all(tmp_path):
     draw_scenes(scenes, file)
     assert file.read_bytes().startswith(b"\x89PNG")
     assert [entry.name for entry in tmp_path.iterdir()] == ["drive.png"]
+
+
+def test_an_episode_with_a_blind_lidar_is_scored_as_any_other():
+    """The node would stop; what the robot did is scored all the same."""
+    reports = []
+    for dropout in (0.0, 0.4):
+        profile = SimProfile(lidar_dropout=(dropout, dropout))
+        session = Session(TASKS["DiffDriveNav"], load_robot("diffdrive"), 307, profile)
+        _, found = advance(session, TIME_LIMIT + 1.0, FORWARD)
+        session.close()
+        reports.append(found[0])
+    clear, blind = reports
+    assert blind.path == clear.path
+    assert blind.episode_return == pytest.approx(clear.episode_return, abs=0.1)

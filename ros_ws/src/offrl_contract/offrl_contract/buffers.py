@@ -17,8 +17,8 @@ class Payload:
 
     content: Any
     """Bytes, or a deserialised message."""
-    problem: str = ""
-    """Why it could not be decoded."""
+    problems: dict[str, str] = field(default_factory=dict)
+    """Why it could not be decoded, by term."""
     values: dict[str, Floats] = field(default_factory=dict)
     """By term."""
     frame: str = ""

@@ -18,7 +18,7 @@ class ValueCounts:
     out_of_range: int = 0
     """Finite LaserScan readings outside [range_min, range_max]."""
     most_missing: float = 0.0
-    """Greatest share of one message's values that are NaN, infinite or out of range."""
+    """Greatest share of one message's array that is NaN, infinite or out of range."""
     scarce: int = 0
     """Messages with more of these than the term's `max_missing`; no tick uses them."""
     clipped: int = 0

@@ -2,11 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from rosbags.interfaces import Msgdef, Nodetype
-from rosbags.interfaces.typing import Typesdict
-from rosbags.serde import SerdeError
 from rosbags.typesys import (
     Stores,
     TypesysError,
@@ -17,45 +13,10 @@ from rosbags.typesys import (
 from rosbags.typesys.store import Typestore
 
 from offrl_contract.errors import InputError, nearest
+from offrl_contract.lazy_typestore import LazyTypestore, types_below
 
 DEFAULT_DISTRO = "kilted"
 _IDL_RULE = "=" * 80 + "\n"
-
-
-_NO_MEMBERS: Any = [("structure_needs_at_least_one_member", (Nodetype.BASE, ("uint8", 0)))]
-
-
-class LazyTypestore(Typestore):
-    """Definitions whose message classes are made when a message is first (de)serialised.
-
-    Making them takes longer than parsing the definitions, and the batch path needs none.
-    """
-
-    def __init__(self) -> None:
-        """Begin with the two types that definitions of ROS 1 use and do not embed."""
-        super().__init__()
-        self.fielddefs.update(get_typestore(Stores.EMPTY).fielddefs)
-
-    def register(self, typs: Typesdict) -> None:
-        """Add parsed definitions. Raises TypesysError where one is there and differs."""
-        for name, (constants, fields) in typs.items():
-            new = (constants, fields or _NO_MEMBERS)
-            if self.fielddefs.setdefault(name, new)[1] != new[1]:
-                raise TypesysError(f"Type {name!r} is already present with different definition.")
-
-    def get_msgdef(self, typename: str) -> Msgdef[object]:
-        """Return how a type is (de)serialised. Raises SerdeError for names no class can have."""
-        known = self.cache.get(typename)
-        if known:  # asked for at every nested message
-            return known
-        if typename not in self.types:
-            whole = Typestore()
-            try:
-                whole.register(self.fielddefs)
-            except (TypesysError, SyntaxError) as error:
-                raise SerdeError(f"{typename}: {error}") from error
-            self.types.update(whole.types)
-        return super().get_msgdef(typename)
 
 
 _DISTROS = {s.value.removeprefix("ros2_"): s for s in Stores if s.value.startswith("ros2_")}
@@ -112,23 +73,11 @@ def require_type(store: Typestore, type_name: str, where: str) -> None:
 
 
 def missing_types(store: Typestore, type_name: str) -> set[str]:
-    """Return the types below a type, itself included, that nobody defines."""
-    missing: set[str] = set()
-    known: set[str] = set()
-    waiting = [type_name]
-    while waiting:
-        name = waiting.pop()
-        if name in known:
-            continue
-        known.add(name)
-        if name not in store.fielddefs:
-            missing.add(name)
-            continue
-        for _, (tag, what) in store.fielddefs[name][1]:
-            inner: Any = what[0] if tag in (Nodetype.ARRAY, Nodetype.SEQUENCE) else (tag, what)
-            if inner[0] == Nodetype.NAME:
-                waiting.append(inner[1])
-    return missing
+    """Return the types below a type, itself included, that nobody defines. Raises InputError."""
+    try:
+        return {name for name in types_below(store, type_name) if name not in store.fielddefs}
+    except TypesysError as error:
+        raise InputError(f"definition of {type_name}: {error}") from error
 
 
 def definition_texts(store: Typestore, type_names: Iterable[str]) -> dict[str, str]:

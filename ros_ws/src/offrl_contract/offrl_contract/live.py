@@ -74,6 +74,8 @@ class Live:
             topic: MessageReader(type_name, store)
             for topic, type_name in robot.topics(signals).items()
         }
+        for reader in self._messages.values():  # so that the first tick is no slower
+            reader.prepare()
         framed = any(map(self._frame, self._terms))
         self._transforms = LiveTransforms(store) if framed else None
         self._keys = {name: self._key(term) for name, term in self._terms.items()}
@@ -206,7 +208,7 @@ class Live:
                 if reader.framed:
                     payload.frame = reader.frame_id(reader.texts(payload.content))
             except MalformedMessageError as error:
-                payload.problem = str(error)
+                payload.problems[name] = str(error)
                 payload.values[name] = np.full(reader.width, np.nan)
         return payload.values[name]
 
@@ -221,10 +223,18 @@ class Live:
         if kind == Fault.STALE:
             what = f"{name}: transform" if pose else f"{name}:"
             return TermFault(name, kind, f"{what} {at_tick.ages[0] / 1e9:.2f} s old")
-        held = self._buffers[self._keys[name]].newest(tick) if name in self._keys else None
-        problem = held.payload.problem if held else ""
         bad = np.flatnonzero(~np.isfinite(at_tick.values[0]))
-        return TermFault(name, kind, problem or f"{name}_{bad[0]}: not finite")
+        return TermFault(name, kind, self._problem(name, tick) or f"{name}_{bad[0]}: not finite")
+
+    def _problem(self, name: str, tick: int) -> str:
+        """Return why the latest unusable message of a term's history is so; "" for its values."""
+        if name not in self._keys:
+            return ""
+        term = self._terms[name]
+        history = term.history if isinstance(term, ObservationTerm) else 1
+        held = self._buffers[self._keys[name]].needed(self._steps(tick)[:history])
+        problems = (entry.payload.problems.get(name) for entry in reversed(held))
+        return next(filter(None, problems), "")
 
     def _usable_pose(self, name: str, tick: int) -> Entry[Payload] | None:
         """Return the message of a term with `frame`, unless it is too old itself."""

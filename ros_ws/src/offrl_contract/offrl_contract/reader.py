@@ -4,6 +4,7 @@ This is the general path: `rosbags` deserialises the message, CDR of either endi
 ROS 1 wire, and the named fields are picked from it.
 """
 
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
@@ -13,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.interfaces import Nodetype
 from rosbags.serde import SerdeError
+from rosbags.typesys import TypesysError
 from rosbags.typesys.store import Typestore
 
 from offrl_contract.counts import ValueCounts
 from offrl_contract.definitions import require_type
 from offrl_contract.errors import InputError, nearest
 from offrl_contract.frames import POSE_PARTS, clean
+from offrl_contract.lazy_typestore import types_below
 from offrl_contract.robot import ActionTerm, Term
 from offrl_contract.transforms import clipped, reduced
 
@@ -58,6 +61,7 @@ class MessageReader:
         require_type(store, type_name, "reader")
         self.type_name = type_name
         self.wire = wire
+        self._store = store
         self._decode: Callable[[bytes | memoryview, str], Message] = (
             store.deserialize_cdr if wire == "cdr" else store.deserialize_ros1
         )
@@ -69,6 +73,14 @@ class MessageReader:
             return self._decode(raw, self.type_name)
         except (SerdeError, ValueError, IndexError, struct.error, UnicodeDecodeError) as error:
             raise MalformedMessageError(f"{self.type_name} of {len(raw)} bytes: {error}") from error
+
+    def prepare(self) -> None:
+        """Make what `read` needs, which takes longer than reading. Raises InputError."""
+        try:
+            for name in types_below(self._store, self.type_name):
+                self._store.get_msgdef(name)
+        except (KeyError, SerdeError, TypesysError) as error:
+            raise InputError(f"definition of {self.type_name}: {error}") from error
 
     def header_stamp(self, raw: bytes | memoryview) -> int:
         """Return the header stamp [ns] without decoding the rest. Raises MalformedMessageError."""
@@ -136,9 +148,11 @@ class TermReader:
         if self._most_missing < 1.0:
             missing = float(missing_share(found.raw)[0])
             if missing > self._most_missing:
+                count = found.raw[0].size
+                allowed = math.floor(self._most_missing * count + 1e-9)
                 raise MalformedMessageError(
-                    f"{self.term.name}: {missing:.0%} of its readings are missing, at most "
-                    f"{self._most_missing:.0%} may be"
+                    f"{self.term.name}: {missing * count:.0f} of {count} readings are missing, at "
+                    f"most {allowed} may be"
                 )
         values: Array = found.clipped[0]
         return values
@@ -242,7 +256,7 @@ class TermReader:
             nan=nan,
             inf=bad - nan,
             out_of_range=found.outside,
-            most_missing=float(missing.max(initial=0.0)),
+            most_missing=float(missing.max(initial=0.0)) if array else 0.0,
             scarce=int(np.count_nonzero(scarce)),
             clipped=beyond,
             lengths={seen.shape[2]: len(seen)} if array else {},

@@ -164,7 +164,7 @@ def _remarks(report: BagReport) -> Iterator[str]:
             found = [f"{counts[key]} {words}" for key, words in _COUNTED.items() if counts[key]]
             lengths = sorted(map(int, counts["lengths"]))
             if counts["most_missing"]:
-                found.append(f"at most {counts['most_missing']:.0%} of a message missing")
+                found.append(f"up to {counts['most_missing']:.1%} of one message missing")
             if counts["scarce"]:
                 found.append(f"{counts['scarce']} messages with more than max_missing")
             if len(lengths) > 1:

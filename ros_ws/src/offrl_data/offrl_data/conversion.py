@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 from offrl_contract import InputError, Robot, __version__
+from offrl_contract.counts import ValueCounts
 from offrl_contract.definitions import definition_hashes, definition_texts
 from offrl_contract.errors import nearest
 from offrl_contract.sampling import action_names, observation_names
@@ -244,6 +245,8 @@ def _report_of(part: Path) -> BagReport:
     with h5py.File(part) as file:
         report = json.loads(file["metadata"].attrs["report"])
     topics = [TopicReport(**topic) for topic in report.pop("topics")]
+    for topic in topics:  # of a part that an earlier version began, too
+        topic.values.update({k: asdict(ValueCounts(**v)) for k, v in topic.values.items()})
     return BagReport(topics=topics, **report)
 
 
