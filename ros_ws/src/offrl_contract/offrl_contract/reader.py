@@ -112,8 +112,8 @@ class _Found(NamedTuple):
 
 def missing_share(raw: Array) -> Array:
     """Return the share (T,) of raw fields (T, fields, n) that are NaN or infinite."""
-    missing = ~np.isfinite(raw)
-    return missing.mean((1, 2)) if missing.any() else np.zeros(len(raw))
+    finite = np.isfinite(raw)
+    return np.zeros(len(raw)) if finite.all() else (~finite).mean((1, 2))
 
 
 class TermReader:

@@ -11,6 +11,7 @@ Array = NDArray[np.float64]
 
 _REDUCE: dict[str, Any] = {"min": np.fmin, "max": np.fmax}
 _MANY_ROWS = 32
+_CACHED = 1 << 19  # [bytes]
 
 
 def reduce_bins(values: Array, bins: int, reduce: str) -> Array:
@@ -35,13 +36,25 @@ def reduce_bins(values: Array, bins: int, reduce: str) -> Array:
 def _extremes(operator: Any, values: Array, edges: NDArray[np.int64]) -> Array:
     """Return the extremes (..., bins) of runs of neighbours, each from an edge to the next.
 
-    Many rows go through a sparse table: windows whose width doubles until two of them, overlapping,
-    cover a run. Each doubling is one pass over neighbours in memory, which takes half the time of
-    run after run. Source: Bender and Farach-Colton (2000), The LCA Problem Revisited, section 3.
+    Many rows go through a sparse table, a few at a time so that they stay in the cache.
     """
     if len(values) < _MANY_ROWS:
         runs: Array = operator.reduceat(values, edges, axis=-1)
         return runs
+    extremes = np.empty((*values.shape[:-1], len(edges)), values.dtype)
+    step = max(1, _CACHED * len(values) // values.nbytes)
+    for begin in range(0, len(values), step):
+        rows = slice(begin, begin + step)
+        extremes[rows] = _by_sparse_table(operator, values[rows], edges)
+    return extremes
+
+
+def _by_sparse_table(operator: Any, values: Array, edges: NDArray[np.int64]) -> Array:
+    """Return the extremes (..., bins) by windows whose width doubles until two cover a run.
+
+    Each doubling is one pass over neighbours in memory, which takes half the time of run after
+    run. Source: Bender and Farach-Colton (2000), The LCA Problem Revisited, section 3.
+    """
     ends = np.append(edges[1:], values.shape[-1])
     shortest = int((ends - edges).min())
     table = np.ascontiguousarray(values).reshape(-1)
