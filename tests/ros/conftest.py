@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import encode, odometry, scan
+from support import encode, odometry, scan, write_policy
 
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'offrl[ros]'")
 
@@ -25,6 +25,17 @@ from std_msgs.msg import Float32MultiArray  # noqa: E402
 
 START_SECONDS = 20.0
 RESEND_SECONDS = 4.0
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """A policy file whose network always answers the same."""
+    return write_policy(tmp_path / "policy.onnx")
+
+
+def log(tmp_path: Path) -> str:
+    """Return what the node has logged."""
+    return (tmp_path / "node.log").read_text()
 
 
 class Probe(Node):

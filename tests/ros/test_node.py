@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from offrl_policy.node import PolicyNode
@@ -16,20 +15,11 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from signing import make_keys
 from std_srvs.srv import SetBool, Trigger
-from support import ROBOT, encode, golden, odometry, scan, write_policy
+from support import encode, golden, odometry, scan, write_policy
 
-from .conftest import NodeStarter, Probe
+from .conftest import NodeStarter, Probe, log
 
 pytestmark = pytest.mark.ros
-
-
-@pytest.fixture
-def policy(tmp_path: Path) -> Path:
-    return write_policy(tmp_path / "policy.onnx")
-
-
-def log(tmp_path: Path) -> str:
-    return (tmp_path / "node.log").read_text()
 
 
 def test_drives_at_its_rate_inside_the_limits_and_reports(
@@ -78,41 +68,6 @@ def test_silence_then_stop_within_max_age(
     probe.spin(0.5)
     assert probe.commands[-1][1].linear.x == 0.0
     probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL again")
-
-
-@pytest.mark.parametrize(("clock", "fresh"), [("receive", True), ("publish", False)])
-def test_publish_stamps_tell_how_long_a_message_was_under_way(
-    clock: str, fresh: bool, tmp_path: Path, probe: Probe
-) -> None:
-    """The node takes a message out of its queue half a second after it was sent."""
-    text = ROBOT.replace("rate: 20.0", f"rate: 20.0\nclock: {clock}")
-    path = write_policy(tmp_path / "policy.onnx", text=text)
-    node = PolicyNode(parameter_overrides=[Parameter("policy", value=str(path))])
-    try:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        probe.wait_for(lambda: probe.heard_by("/odom"), "discovery")
-        for _ in range(10):  # the messages that discovery was waited for with
-            rclpy.spin_once(node, timeout_sec=0.05)
-        probe.send("/odom", odometry(0.7), "nav_msgs/msg/Odometry")
-        time.sleep(0.5)
-        now = node.get_clock().now().nanoseconds
-        for _ in range(10):
-            rclpy.spin_once(node, timeout_sec=0.05)
-        assert node.controller is not None
-        seen = node.controller.live.observe(now + 10**9).terms["twist"]
-        assert seen.values[0, 0] == 0.7
-        assert bool(seen.ages[0] < 1_250_000_000) is fresh
-    finally:
-        node.destroy_node()
-
-
-def test_publish_stamps_beside_simulated_time_are_refused(
-    tmp_path: Path, start_node: NodeStarter
-) -> None:
-    text = ROBOT.replace("rate: 20.0", "rate: 20.0\nclock: publish")
-    process = start_node(write_policy(tmp_path / "policy.onnx", text=text), use_sim_time=True)
-    assert process.wait(20) == 2
-    assert "parameter use_sim_time: term 'scan' has clock: publish" in log(tmp_path)
 
 
 def test_no_observation_yet_is_stop_with_the_safe_command(
@@ -352,32 +307,6 @@ def test_wrong_parameter_is_refused_with_what_is_allowed(
 ) -> None:
     assert start_node(policy, fallback="halt").wait(20) == 2
     assert "parameter fallback: 'halt' is not allowed" in log(tmp_path)
-
-
-def test_clock_that_jumps_back_stops_with_one_warning(
-    policy: Path, start_node: NodeStarter, probe: Probe, tmp_path: Path
-) -> None:
-    from rosgraph_msgs.msg import Clock
-
-    start_node(policy, use_sim_time=True)
-    clock = probe.create_publisher(Clock, "/clock", 10)
-
-    def run(begin: float, seconds: float) -> None:
-        for k in range(round(seconds * 40)):
-            now = Clock()
-            now.clock.sec, now.clock.nanosec = divmod(round((begin + k / 40) * 1e9), 10**9)
-            clock.publish(now)
-            probe.feed(1 / 40)
-
-    end = time.monotonic() + 20
-    while probe.state != "NOMINAL":
-        run(1000.0 + time.monotonic(), 0.5)
-        assert time.monotonic() < end
-    before = len(probe.commands)
-    run(50.0, 3.0)
-    assert log(tmp_path).count("the clock jumped back") == 1
-    assert probe.state == "NOMINAL"  # it drives again on the new clock
-    assert len(probe.commands) - before > 20
 
 
 def test_serve_starts_the_same_node(policy: Path, probe: Probe, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from offrl_contract.robot import Term
 Array = NDArray[np.float64]
 
 _REDUCE: dict[str, Any] = {"min": np.fmin, "max": np.fmax}
-_MANY_ROWS = 32
+_MANY_ROWS = 32  # with fewer, run after run is quicker
 _CACHED = 1 << 19  # [bytes]
 
 
