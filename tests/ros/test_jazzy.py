@@ -13,7 +13,13 @@ pytestmark = [pytest.mark.ros, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 MESSAGES = ["diagnostic", "geometry", "lifecycle", "nav", "rosgraph", "sensor", "std", "trajectory"]
 WHEELS = ["ros-rclpy[fastrtps]==7.1.6", *(f"ros-{name}-msgs" for name in MESSAGES), "ros-std-srvs"]
-FILES = ("test_clocks.py", "test_node.py", "test_parameters.py", "test_neighbours.py", "test_replay.py")
+FILES = (
+    "test_clocks.py",
+    "test_node.py",
+    "test_parameters.py",
+    "test_neighbours.py",
+    "test_replay.py",
+)
 SITE = "import site; print(*site.getsitepackages())"
 
 
