@@ -53,6 +53,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "atac": {"warm_start": 0.0},  # the game, not the cloning before it
     "bear": {"warm_start": 0.0},
     "brac": {"warm_start": 0.0, "policy_hidden": HIDDEN},
+    "cql": {"warm_start": 0.0},
     "spibb": {"bins": 2},  # 64 actions; 5 bins are too many with 6 action entries
 }
 SHAPES = {"mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2)}

@@ -6,12 +6,6 @@ from torch import Tensor
 from offrl_training.networks import Critic, pairs
 
 
-def candidate_values(q: Critic, observation: Tensor, actions: Tensor) -> Tensor:
-    """Return Q (K, B, n) of n actions (B, n, a) per observation (B, o)."""
-    values: Tensor = q(*pairs(observation, actions))  # (K, B n)
-    return values.reshape(len(values), -1, actions.shape[1])
-
-
 def soft_clipped_value(q: Tensor, lam: float) -> Tensor:
     """Return max_a [lambda min_k Q_k + (1 - lambda) max_k Q_k] (B,) of Q (K, B, n)."""
     return (lam * q.amin(0) + (1.0 - lam) * q.amax(0)).amax(-1)

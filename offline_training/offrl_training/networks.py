@@ -121,9 +121,14 @@ class EnsembleMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (K, B) for inputs (B, i)."""
-        *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
         x = x.expand(self.members, *x.shape)  # (K, B, i)
-        for layer, (w, b) in enumerate(hidden):
+        return self.outputs(torch.baddbmm(self.biases[0], x, self.weights[0]))
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """Return the outputs (K, B) where the first layer's, (K, B, h), are known."""
+        _, *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
+        x = self.activated(x, 0)
+        for layer, (w, b) in enumerate(hidden, 1):
             x = self.activated(torch.baddbmm(b, x, w), layer)
         # A product with one column is several times faster summed than as a matrix product.
         q: Tensor = (x * weight.transpose(1, 2)).sum(-1) + bias.squeeze(-1)  # (K, B)
@@ -159,6 +164,20 @@ class Critic(EnsembleMLP):
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:  # type: ignore[override]
         """Return Q (K, B)."""
         return super().forward(torch.cat([observation, action], -1))
+
+    def values(self, observation: Tensor, actions: Tensor) -> Tensor:
+        """Return Q (K, B, n) of n actions at each state: (B, n, a), or (K, B, n, a) by member.
+
+        The state's part of the first layer is worked out once for all its actions.
+        """
+        size, count, width = actions.shape[-3:]
+        weights = self.weights[0].split([observation.shape[-1], width], 1)
+        states = observation.expand(self.members, *observation.shape)  # (K, B, o)
+        states = torch.baddbmm(self.biases[0], states, weights[0])  # (K, B, h)
+        states = states.repeat_interleave(count, 1)  # (K, B n, h)
+        actions = actions.expand(self.members, *actions.shape[-3:]).flatten(1, 2)  # (K, B n, a)
+        x = torch.baddbmm(states, actions, weights[1])
+        return self.outputs(x).view(self.members, size, count)
 
     def first(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return Q of the first member (B,)."""

@@ -18,7 +18,9 @@ DIMS = Dims(observation=5, action=2, steps=100)
 LIMITS = ((-0.3, 0.3), (1.0, 4.0))
 
 # What a run of a few updates needs so that every part takes part.
-SHORT: dict[str, dict[str, Any]] = {name: {"warm_start": 0.02} for name in ("atac", "bear", "brac")}
+SHORT: dict[str, dict[str, Any]] = {
+    name: {"warm_start": 0.02} for name in ("atac", "bear", "brac", "cql")
+}
 SHORT["spibb"] = {"n_wedge": 1.0, "radius": 2.0}
 
 each = pytest.mark.parametrize("name", ALGORITHMS)
@@ -166,6 +168,52 @@ def test_cql_samples_three_sets_of_actions() -> None:
     assert log_density.shape == (32, 30)
     assert torch.allclose(log_density[:, :10].exp(), torch.tensor(0.25))  # uniform on [-1, 1]^2
     assert bool((actions.abs() <= 1.0).all())
+
+
+@pytest.mark.parametrize("name", ["cql", "cal_ql"])
+def test_cql_draws_the_gradient_of_its_penalty_without_bias(name: str) -> None:
+    """Averaged over draws it is the whole gradient, and the penalty is the whole in each."""
+    whole, drawn = build(name, gradient_samples=None), build(name, gradient_samples=2)
+    assert isinstance(whole, CQL)
+    assert isinstance(drawn, CQL)
+    drawn.load_state_dict(whole.state_dict())
+    with torch.no_grad():  # far from flat, so that few of the samples matter
+        for critic in (whole.q, drawn.q):
+            critic.weights[-1].mul_(20.0)
+    b = batch()
+    # near Q, so that cal_ql's calibration holds some samples and not others
+    b = b._replace(returns_to_go=whole.q(b.observations, b.actions)[0].detach())
+    actions, log_density = whole.sample_actions(b)
+    actions, log_density = actions.detach(), log_density.detach()
+
+    def gradient(algorithm: CQL[Any]) -> tuple[float, torch.Tensor]:
+        _, penalty = algorithm.rated(b, actions, log_density)
+        found = torch.autograd.grad(penalty, list(algorithm.q.parameters()))
+        return float(penalty.detach()), torch.cat([each.flatten() for each in found])
+
+    value, expected = gradient(whole)
+    found = [gradient(drawn) for _ in range(400)]
+    assert all(each == pytest.approx(value, rel=1e-5) for each, _ in found)
+    error = torch.stack([each for _, each in found]) - expected  # (400, p)
+    apart = error.norm(dim=1).mean()
+    assert float(apart) > 0.02 * float(expected.norm())  # each draw is off by this much
+    assert float(error.mean(0).norm()) < 0.1 * float(apart)  # their mean is not: 1 / 20
+
+
+def test_cql_clones_the_data_first_and_not_online() -> None:
+    """In the warm start Q has no say in the policy; going on online ends it."""
+    losses = []
+    for scale in (1.0, 100.0):
+        algorithm = build("cql", warm_start=0.5)
+        assert isinstance(algorithm, CQL)
+        with torch.no_grad():
+            algorithm.q.weights[-1].mul_(scale)
+        losses.append(float(algorithm.update_policy(batch())["policy_loss"]))
+    assert losses[0] == losses[1]
+    algorithm.begin_online()
+    before = algorithm.updates
+    assert before < int(0.5 * 100)
+    assert float(algorithm.update_policy(batch())["policy_loss"]) != losses[1]
 
 
 def test_cql_backs_up_the_best_of_its_samples() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Algorithm, Batch, CriticConfig, Dims, Metrics
 from offrl_training.losses import descend, td_loss, td_target
-from offrl_training.networks import Critic, GaussianPolicy, pairs, soft_update
+from offrl_training.networks import Critic, GaussianPolicy, soft_update
 
 
 class AWACConfig(CriticConfig):
@@ -84,9 +84,9 @@ class AWAC(Algorithm[W]):
     def advantage(self, observations: Tensor, actions: Tensor, mean: Tensor) -> Tensor:
         """Return min Q(s, a) - V(s) (B,), V the mean of min Q over actions around the policy's."""
         sampled = self.policy.around(mean, self.config.samples, self.generator)  # (B, m, a)
-        values: Tensor = self.q(*pairs(observations, sampled)).amin(0)  # (B m,)
+        values = self.q.values(observations, sampled).amin(0)  # (B, m)
         q: Tensor = self.q(observations, actions).amin(0)  # (B,)
-        return q - values.view(-1, self.config.samples).mean(1)
+        return q - values.mean(1)
 
     def weight(self, advantage: Tensor) -> Tensor:
         """Return the weight (B,) of each transition in the policy's loss."""

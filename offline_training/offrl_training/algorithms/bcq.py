@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Algorithm, Batch, CriticConfig, Dims, Metrics
 from offrl_training.behaviour import VAE, clipped_latents
-from offrl_training.candidates import best_candidate, candidate_values, soft_clipped_value
+from offrl_training.candidates import best_candidate, soft_clipped_value
 from offrl_training.losses import descend, td_loss, td_target
 from offrl_training.networks import MLP, Critic, soft_update
 
@@ -129,7 +129,5 @@ class BCQ(Algorithm[BCQConfig]):
         config, next_s = self.config, batch.next_observations
         proposed = self.policy.vae.sample(next_s, config.samples, self.generator).tanh()
         actions = self.perturbation_target(next_s, proposed)  # (B, n, a)
-        next_value = soft_clipped_value(
-            candidate_values(self.q_target, next_s, actions), config.lam
-        )
+        next_value = soft_clipped_value(self.q_target.values(next_s, actions), config.lam)
         return td_target(batch.rewards, batch.discounts, next_value)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Algorithm, Batch, CriticConfig, Dims, Metrics
 from offrl_training.behaviour import VAE, Kernel, squared_mmd
-from offrl_training.candidates import best_candidate, candidate_values, soft_clipped_value
+from offrl_training.candidates import best_candidate, soft_clipped_value
 from offrl_training.losses import descend, td_loss, td_target
 from offrl_training.networks import Critic, TanhGaussianPolicy, soft_update
 
@@ -162,7 +162,7 @@ class BEAR(Algorithm[BEARConfig]):
         if self.updates < self.warm_updates:
             loss = (alpha * mmd).mean()
         else:
-            loss = constrained_loss(candidate_values(self.policy.q, s, sampled.action), mmd, alpha)
+            loss = constrained_loss(self.policy.q.values(s, sampled.action), mmd, alpha)
         descend(self.policy_optimizer, loss)
         descend(self.alpha_optimizer, dual_loss(self.log_alpha, mmd, config.threshold))
         with torch.no_grad():
@@ -174,9 +174,7 @@ class BEAR(Algorithm[BEARConfig]):
         """Return r + gamma (1 - d) of the soft clipped value at s' (B,), as BCQ's."""
         config, next_s = self.config, batch.next_observations
         actions = self.actor_target.at(next_s, self.draw(len(next_s), config.samples)).action
-        next_value = soft_clipped_value(
-            candidate_values(self.q_target, next_s, actions), config.lam
-        )
+        next_value = soft_clipped_value(self.q_target.values(next_s, actions), config.lam)
         return td_target(batch.rewards, batch.discounts, next_value)
 
     def draw(self, size: int, count: int) -> Tensor:

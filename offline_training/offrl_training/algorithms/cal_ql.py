@@ -2,11 +2,12 @@
 
 CQL that does not push Q below what the log earned. Settings are the defaults of the authors' code
 (nakamotoo/Cal-QL, JaxCQL/conservative_sac.py); for AntMaze they take a Lagrange gap of 0.8 with
-rewards times 10 minus 5. Deviation: three hidden layers as in `cql`; theirs vary by task.
+rewards times 10 minus 5. Deviations: three hidden layers, where theirs vary by task, and the drawn
+gradient, both as in `cql`.
 """
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from offrl_training.algorithms.base import Batch
@@ -18,6 +19,8 @@ class CalQLConfig(CQLConfig):
 
     backup_samples: PositiveInt = 10
     """Actions drawn at s', the best of which is backed up; 1 is CQL's backup."""
+    warm_start: float = Field(0.0, ge=0.0, le=1.0)
+    """Share of the training steps in which the policy clones the data; CQL's authors do, 0.04."""
 
 
 def calibrate(q: Tensor, returns_to_go: Tensor, uniform: int) -> Tensor:

@@ -1,7 +1,8 @@
 """Conservative Q-Learning, CQL(H). Kumar, Zhou, Tucker, Levine 2020, arXiv 2006.04779.
 
 SAC with a penalty on Q outside the data. Settings are those of the authors' code
-(aviralkumar2907/CQL): a fixed penalty weight, and no entropy in the backup.
+(aviralkumar2907/CQL): a fixed penalty weight, and no entropy in the backup. Deviation: the
+gradient of the log-sum-exp is drawn instead of summed (`gradient_samples`).
 """
 
 import math
@@ -15,7 +16,6 @@ from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Batch, Dims, Metrics
 from offrl_training.algorithms.sac import SAC, SACConfig
 from offrl_training.losses import descend, td_loss
-from offrl_training.networks import pairs
 
 _LARGEST_MULTIPLIER = 1e6
 
@@ -37,6 +37,11 @@ class CQLConfig(SACConfig):
     """Actions drawn at s', the best of which is backed up; 10 is the authors' max-target backup."""
     lagrange_gap: NonNegativeFloat | None = None
     """Gap tau of appendix F [units of Q]: the weight is adapted to keep the penalty near it."""
+    warm_start: float = Field(0.04, ge=0.0, le=1.0)
+    """Share of the training steps in which the policy clones the data; 40,000 of 1 million."""
+    gradient_samples: PositiveInt | None = 4
+    """Actions per state and critic at which the penalty is differentiated, drawn by their weight in
+    its gradient: the same on average, at half the work; None: all."""
 
 
 Q = TypeVar("Q", bound=CQLConfig)
@@ -54,6 +59,19 @@ def conservative_penalty(
     return (soft_maximum - q_data).mean(-1).sum()
 
 
+def systematic_draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw indices (..., m) of weights (..., n) that sum to 1: w m of each in expectation.
+
+    All m come from one number, 1 / m apart (systematic resampling), so that their shares vary
+    little: each index is drawn floor(w m) or ceil(w m) times.
+    """
+    first = torch.empty((*weights.shape[:-1], 1), device=weights.device)
+    first.uniform_(0.0, 1.0, generator=generator)
+    places = (first + torch.arange(count, device=weights.device)) / count
+    # Rounding may leave the sum below the last place.
+    return torch.searchsorted(weights.cumsum(-1), places).clamp(max=weights.shape[-1] - 1)
+
+
 def multiplier_loss(log_multiplier: Tensor, excess: Tensor) -> Tensor:
     """Return -alpha' (penalty - gap) (appendix F): it grows while the penalty is above the gap."""
     return -log_multiplier.exp().clamp(max=_LARGEST_MULTIPLIER) * excess.detach()
@@ -67,27 +85,56 @@ class CQL(SAC[Q]):
     def build(self, dims: Dims) -> None:
         """Create what SAC has, and the multiplier where there is a gap to keep."""
         super().build(dims)
+        self.warm_updates = int(self.config.warm_start * dims.steps)
         if self.config.lagrange_gap is not None:
             self.log_multiplier = nn.Parameter(torch.zeros((), device=self.generator.device))
             self.multiplier_optimizer = Adam([self.log_multiplier], self.config.critic_rate)
+
+    def begin_online(self) -> None:
+        """End the warm start."""
+        self.warm_updates = 0
+
+    def merit(self, batch: Batch, action: Tensor) -> Tensor:
+        """Return Q of the policy's actions (B,); in the warm start how likely the data's are."""
+        if self.updates < self.warm_updates:
+            return self.policy.log_prob(batch.observations, batch.actions)
+        return super().merit(batch, action)
 
     def update_critics(self, batch: Batch) -> Metrics:
         """Bellman error plus the conservative penalty."""
         target = self.target(batch)  # (B,)
         with torch.no_grad():
             actions, log_density = self.sample_actions(batch)  # (B, 3n, a), (B, 3n)
-        actions = torch.cat([batch.actions.unsqueeze(1), actions], 1)  # (B, 1 + 3n, a)
-        q_all = self.q(*pairs(batch.observations, actions))  # (2, B (1 + 3n))
-        q_all = q_all.unflatten(1, (-1, actions.shape[1]))  # (2, B, 1 + 3n)
-        q_data, q = q_all[..., 0], self.penalised(q_all[..., 1:], batch)
+        q_data, penalty = self.rated(batch, actions, log_density)  # (2, B), ()
         bellman = td_loss(q_data, target)
-        penalty = conservative_penalty(q, log_density, q_data, self.config.temperature)
         descend(self.q_optimizer, bellman + self.config.weight * self.constrained(penalty))
         return {
             "q_loss": bellman.detach(),
             "penalty": penalty.detach(),
             "q": q_data.detach().mean(),
         }
+
+    def rated(self, batch: Batch, actions: Tensor, log_density: Tensor) -> tuple[Tensor, Tensor]:
+        """Return Q of the data (2, B) and the penalty, given samples (B, 3n, a), (B, 3n)."""
+        count, temperature = self.config.gradient_samples, self.config.temperature
+        data = batch.actions.unsqueeze(1)  # (B, 1, a)
+        if count is None or count >= actions.shape[1]:
+            q = self.q.values(batch.observations, torch.cat([data, actions], 1))
+            penalised = self.penalised(q[..., 1:], batch)
+            return q[..., 0], conservative_penalty(penalised, log_density, q[..., 0], temperature)
+        with torch.no_grad():
+            q = self.q.values(batch.observations, actions)  # (2, B, 3n)
+            penalised = self.penalised(q, batch)
+            weights = ((penalised - log_density) / temperature).softmax(-1)
+            drawn = systematic_draw(weights, count, self.generator)  # (2, B, m)
+            index = drawn.unsqueeze(-1).expand(-1, -1, -1, data.shape[-1])
+            free = (penalised == q).gather(-1, drawn)  # where the penalty moves with Q
+            chosen = actions.expand(len(q), *actions.shape).gather(2, index)  # (2, B, m, a)
+            chosen = torch.cat([data.expand(len(q), *data.shape), chosen], 2)
+        q = self.q.values(batch.observations, chosen)  # (2, B, 1 + m)
+        penalty = conservative_penalty(penalised, log_density, q[..., 0], temperature)
+        slope = (q[..., 1:] * free).mean((-2, -1)).sum()
+        return q[..., 0], penalty + slope - slope.detach()
 
     def penalised(self, q: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
         """Return the values (2, B, 3n) that the penalty pushes down: Q at the samples."""
@@ -109,8 +156,8 @@ class CQL(SAC[Q]):
         """Return max over samples of min Q'(s, a), a ~ pi, without entropy (B,)."""
         count = self.config.backup_samples
         actions, _ = self.policy.sample(observations, count, self.generator)  # (B, m, a)
-        q: Tensor = self.q_target(*pairs(observations, actions)).amin(0)  # (B m,)
-        return q.view(-1, count).amax(1)
+        q = self.q_target.values(observations, actions)  # (2, B, m)
+        return q.amin(0).amax(1)
 
     def sample_actions(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Draw n actions (B, 3n, a) from uniform, pi(s), pi(s') each, and their log-densities."""

@@ -72,10 +72,14 @@ class SAC(Algorithm[S]):
         action, log_prob = action.squeeze(1), log_prob.squeeze(1)  # (B, a), (B,)
         alpha_loss = temperature_loss(self.log_alpha, log_prob, -float(action.shape[-1]))
         descend(self.alpha_optimizer, alpha_loss)
-        q = self.pooled(self.q(batch.observations, action))  # (B,)
-        loss = policy_loss(q, log_prob, self.log_alpha.detach().exp())
+        merit = self.merit(batch, action)  # (B,)
+        loss = policy_loss(merit, log_prob, self.log_alpha.detach().exp())
         descend(self.policy_optimizer, loss)
         return {"policy_loss": loss.detach(), "alpha": self.log_alpha.detach().exp()}
+
+    def merit(self, batch: Batch, action: Tensor) -> Tensor:
+        """Return what the policy climbs (B,) besides its entropy: Q(s, a) of its actions (B, a)."""
+        return self.pooled(self.q(batch.observations, action))
 
     def pooled(self, q: Tensor) -> Tensor:
         """Return the value (B,) that the policy climbs, of those of all critics (K, B)."""
