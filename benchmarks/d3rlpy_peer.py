@@ -73,11 +73,10 @@ MATCHES = {
             "samples": ("n_action_samples",),
         },
         fixed={"alpha_learning_rate": 0.0, "initial_alpha": 1.0, "max_q_backup": False},
-        # ours at 1, 1, None and 0; the last is our shortcut, see shortcuts.py
-        absent=("temperature", "backup_samples", "lagrange_gap", "warm_start", "gradient_samples"),
+        # ours at 1, 1, None and 0
+        absent=("temperature", "backup_samples", "lagrange_gap", "warm_start"),
         differs="target action: a sample of the policy; its mean. Entropy temperature: gradient by "
-        "its logarithm; by itself. Order: policy, critics; critics, policy. Penalty's gradient: "
-        "of 4 drawn actions; of all",
+        "its logarithm; by itself. Order: policy, critics; critics, policy",
     ),
     "awac": Match(
         "AWAC",

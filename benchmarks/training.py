@@ -2,9 +2,9 @@
 
 The limit is the time of the step's matrix products alone: their shapes are recorded in real steps,
 their number checked against PyTorch's counter, and they are replayed as bare `torch.mm(out=)`.
-Ours, ours in bfloat16 where the processor multiplies it, and the limit take turns in one process, a
-window at a time; d3rlpy, CORL and JAX-CORL have processes of their own. The fastest window of each
-counts.
+Ours, ours compiled, ours in bfloat16 where the processor multiplies it, and the limit take turns in
+one process, a window at a time; d3rlpy, CORL and JAX-CORL have processes of their own. The fastest
+window of each counts.
 
 Observation 17, action 6, batch 256, two hidden layers of 256; other settings are the defaults. We
 and d3rlpy get batches from our sampler, CORL and JAX-CORL from their own; the time of it counts.
@@ -34,6 +34,7 @@ from offrl_contract import InputError
 from offrl_contract.cli import EXIT_BAD_INPUT
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import Algorithm, AlgorithmConfig, Dims
+from offrl_training.compiled import compile_update
 from offrl_training.gate_critics import GateCritics, interval
 from offrl_training.networks import Normaliser
 from offrl_training.process import set_up
@@ -211,8 +212,11 @@ def measure(name: str, threads: int, config: Config) -> None:
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
             step()
 
-    steps = {
+    again, _ = ours(name, batches)
+    program = compile_update(again.update, "cpu")
+    steps: dict[str, tuple[Step, int]] = {
         "ours": (step, 1),
+        "ours compiled": (lambda: program(batches.sample(BATCH)), 1),
         "limit": (replay(shapes), PERIOD),
         "ours with gate": gated(algorithm, batches, flops / PERIOD),
     }
@@ -236,6 +240,7 @@ def run(name: str, threads: int, config: Config) -> dict[str, Any]:
     mine, limit = rates["ours"]["cpu"], rates["limit"]["cpu"]
     ratios = {
         "of the limit": mine / limit,
+        "compiled over ours": rates["ours compiled"]["cpu"] / mine,
         "gate's share": mine / rates["ours with gate"]["cpu"] - 1.0,
     }
     half = rates["ours in bf16"]["cpu"] if "ours in bf16" in rates else None

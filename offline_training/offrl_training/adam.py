@@ -36,9 +36,13 @@ class Adam(torch.optim.Optimizer):
         self._gather()
 
     @torch.no_grad()
-    def descend(self, gradients: tuple[Tensor, ...]) -> None:
-        """Take one step, given the gradient of each parameter."""
+    def descend(self, gradients: tuple[Tensor, ...], rate: float | None = None) -> None:
+        """Take one step, given the gradient of each parameter; of another size with `rate`."""
+        rate = self.param_groups[0]["lr"] if rate is None else rate
         self._step.add_(1.0)
+        if torch.compiler.is_compiling():  # it joins these by itself, and cannot take the kernel in
+            self._descend_by_parameter(gradients, rate)
+            return
         torch._fused_adam_(
             self.parameters,
             gradients,
@@ -46,7 +50,7 @@ class Adam(torch.optim.Optimizer):
             self._squares,
             [],
             [self._step] * len(self.parameters),
-            lr=self.param_groups[0]["lr"],
+            lr=rate,
             beta1=_BETAS[0],
             beta2=_BETAS[1],
             weight_decay=0.0,
@@ -54,6 +58,15 @@ class Adam(torch.optim.Optimizer):
             amsgrad=False,
             maximize=False,
         )
+
+    def _descend_by_parameter(self, gradients: tuple[Tensor, ...], rate: float) -> None:
+        """Do as the kernel does, written out."""
+        first, second = (1.0 - beta**self._step for beta in _BETAS)  # corrections of the bias
+        states = zip(self.parameters, gradients, self._means, self._squares, strict=True)
+        for parameter, gradient, mean, square in states:
+            mean.lerp_(gradient, 1.0 - _BETAS[0])
+            square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1.0 - _BETAS[1])
+            parameter.sub_(rate / first * mean / ((square / second).sqrt() + _EPS))
 
     def _gather(self) -> None:
         """Lay the state out as the kernel takes it; all parameters share one count of steps."""

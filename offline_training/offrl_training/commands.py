@@ -99,6 +99,10 @@ def _open(
         return [(trainer, command.out)], trainer.advance, config
     if command.seeds < 1:
         raise InputError(f"--seeds: {command.seeds}: must be 1 or more")
+    if command.training.compile:
+        raise InputError(
+            "--compile: compiles the step of one seed, not of --seeds. Leave one of them out."
+        )
     if command.tracker != "none":
         raise InputError(
             f"--tracker {command.tracker}: follows one run at a time, not --seeds. Leave it out,"

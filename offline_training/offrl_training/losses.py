@@ -20,10 +20,12 @@ def td_loss(q: Tensor, target: Tensor) -> Tensor:
     return (q - target).square().mean(-1).sum()
 
 
-def descend(optimizer: Adam, loss: Tensor) -> None:
+def descend(optimizer: Adam, loss: Tensor, rate: float | None = None) -> None:
     """Take one step down the loss in the optimiser's own parameters, touching no other's gradient.
+
+    Of the optimiser's step size, or of `rate`.
 
     A policy loss runs through the critic; asking for the policy's gradients alone saves the
     critic's weight gradients and leaves nothing behind in them.
     """
-    optimizer.descend(torch.autograd.grad(loss, optimizer.parameters))
+    optimizer.descend(torch.autograd.grad(loss, optimizer.parameters), rate)

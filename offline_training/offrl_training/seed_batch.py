@@ -60,9 +60,6 @@ class SeedBatch:
             trainer.metrics |= {name: values[index] for name, values in metrics.items()}
             trainer.step += 1
             trainer.algorithm.updates = self._algorithm.updates
-            for name, optimizer in trainer.algorithm.optimizers().items():
-                stacked: Adam = vars(self._algorithm)[name]
-                optimizer.param_groups[0]["lr"] = stacked.param_groups[0]["lr"]
 
     def _update(self, tensors: dict[str, Tensor], batch: Batch, gate: bool) -> Metrics:
         """Do as `Trainer.advance` does, with the tensors of one seed as vmap shows them."""

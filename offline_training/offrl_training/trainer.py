@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from offrl_training import checkpoint
 from offrl_training.algorithms import ALGORITHMS
-from offrl_training.algorithms.base import Algorithm, AlgorithmConfig, Dims, Metrics
+from offrl_training.algorithms.base import Algorithm, AlgorithmConfig, Batch, Dims, Metrics
+from offrl_training.compiled import Update, compile_update, default_generator
 from offrl_training.config import TrainingConfig
 from offrl_training.gate_critics import GateCritics, interval
 from offrl_training.logging import MetricsLog
@@ -47,7 +48,9 @@ class Trainer:
         self.train_episodes, self.held_out_episodes = split_episodes(
             len(dataset.lengths), training.held_out, training.seed
         )
-        self.generator = torch.Generator(training.device).manual_seed(training.seed)
+        device = training.device
+        generator = default_generator(device) if training.compile else torch.Generator(device)
+        self.generator = generator.manual_seed(training.seed)
         transitions = prepare(dataset, self.train_episodes, training, config.gamma)
         self.transitions = transitions
         self.sampler: Batches = _sampler(transitions, self.train_episodes, training, self.generator)
@@ -63,15 +66,23 @@ class Trainer:
         if self.algorithm.needs_all:
             self.algorithm.prepare(self.sampler.everything())
         self.gate_critics.interval = self._interval()
+        self._update: Update = self.algorithm.update
+        self._update_gate: Update = self._gate_step
+        if training.compile:
+            self._update = compile_update(self._update, device)
+            self._update_gate = compile_update(self._update_gate, device)
 
     def advance(self) -> None:
         """Take one training step."""
         batch = self.sampler.sample(self.training.batch)
         with self.precision():
-            self.metrics |= self.algorithm.update(batch)
+            self.metrics |= self._update(batch)
             self.step += 1
             if self.step % self.gate_critics.interval == 0:
-                self.metrics |= self.gate_critics.update(batch, self.algorithm.quick_policy)
+                self.metrics |= self._update_gate(batch)
+
+    def _gate_step(self, batch: Batch) -> Metrics:
+        return self.gate_critics.update(batch, self.algorithm.quick_policy)
 
     def _interval(self) -> int:
         """Return after how many steps the gate's critics may learn, by a trial of both.
@@ -84,7 +95,7 @@ class Trainer:
             for _ in range(_TRIAL):
                 self.algorithm.update(batch)
         with FlopCounterMode(display=False) as of_gate:
-            self.gate_critics.update(batch, self.algorithm.quick_policy)
+            self._gate_step(batch)
         self.restore(before)
         return interval(of_gate.get_total_flops(), of_steps.get_total_flops() / _TRIAL)
 

@@ -170,36 +170,6 @@ def test_cql_samples_three_sets_of_actions() -> None:
     assert bool((actions.abs() <= 1.0).all())
 
 
-@pytest.mark.parametrize("name", ["cql", "cal_ql"])
-def test_cql_draws_the_gradient_of_its_penalty_without_bias(name: str) -> None:
-    """Averaged over draws it is the whole gradient, and the penalty is the whole in each."""
-    whole, drawn = build(name, gradient_samples=None), build(name, gradient_samples=2)
-    assert isinstance(whole, CQL)
-    assert isinstance(drawn, CQL)
-    drawn.load_state_dict(whole.state_dict())
-    with torch.no_grad():  # far from flat, so that few of the samples matter
-        for critic in (whole.q, drawn.q):
-            critic.weights[-1].mul_(20.0)
-    b = batch()
-    # near Q, so that cal_ql's calibration holds some samples and not others
-    b = b._replace(returns_to_go=whole.q(b.observations, b.actions)[0].detach())
-    actions, log_density = whole.sample_actions(b)
-    actions, log_density = actions.detach(), log_density.detach()
-
-    def gradient(algorithm: CQL[Any]) -> tuple[float, torch.Tensor]:
-        _, penalty = algorithm.rated(b, actions, log_density)
-        found = torch.autograd.grad(penalty, list(algorithm.q.parameters()))
-        return float(penalty.detach()), torch.cat([each.flatten() for each in found])
-
-    value, expected = gradient(whole)
-    found = [gradient(drawn) for _ in range(400)]
-    assert all(each == pytest.approx(value, rel=1e-5) for each, _ in found)
-    error = torch.stack([each for _, each in found]) - expected  # (400, p)
-    apart = error.norm(dim=1).mean()
-    assert float(apart) > 0.02 * float(expected.norm())  # each draw is off by this much
-    assert float(error.mean(0).norm()) < 0.1 * float(apart)  # their mean is not: 1 / 20
-
-
 def test_cql_clones_the_data_first_and_not_online() -> None:
     """In the warm start Q has no say in the policy; going on online ends it."""
     losses = []

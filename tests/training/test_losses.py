@@ -86,23 +86,6 @@ def test_conservative_penalty_covers_every_sample() -> None:
     torch.testing.assert_close(q.grad, torch.full((2, 1, 30), 1.0 / 30.0))
 
 
-def test_systematic_draw_is_fair_and_even() -> None:
-    weights = tensor([[0.5, 0.1, 0.4], [0.0, 1.0, 0.0]]).expand(4000, 2, 3)
-    drawn = cql.systematic_draw(weights, 4, generator())
-    assert drawn.shape == (4000, 2, 4)
-    counts = torch.stack([(drawn == index).sum(-1) for index in range(3)], -1)  # (4000, 2, 3)
-    torch.testing.assert_close(counts.float().mean(0), 4.0 * weights[0], atol=0.03, rtol=0.0)
-    # 4 w is 2, 0.4 and 1.6: each is drawn so often, rounded down or up
-    assert counts[:, 0].amin(0).tolist() == [2, 0, 1]
-    assert counts[:, 0].amax(0).tolist() == [2, 1, 2]
-    assert bool((counts[:, 1] == tensor([0, 4, 0])).all())
-
-
-def test_systematic_draw_stays_inside_where_rounding_loses_a_bit() -> None:
-    weights = tensor([0.25, 0.25, 0.25, 0.249]).expand(2000, 4)
-    assert int(cql.systematic_draw(weights, 1, generator()).max()) == 3
-
-
 def test_cql_multiplier_grows_while_the_penalty_is_above_the_gap() -> None:
     log_multiplier = tensor(math.log(3.0), requires_grad=True)
     loss = cql.multiplier_loss(log_multiplier, tensor(2.0))

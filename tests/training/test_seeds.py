@@ -114,6 +114,7 @@ def test_seeds_that_do_not_fit_are_refused(
     out = tmp_path / "seeds"
     base = ["bc", path, "--steps", 4, *SMALL, "--out", out]
     assert "must be 1 or more" in refused(capsys, *base, "--seeds", 0)
+    assert "Leave one of them out" in refused(capsys, *base, "--seeds", 2, "--compile")
     (out / "seed_1").mkdir(parents=True)
     (out / "seed_1" / "thesis.tex").write_text("keep me")
     assert "seed_1: exists and is not empty" in refused(capsys, *base, "--seeds", 2)

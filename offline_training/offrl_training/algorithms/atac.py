@@ -116,8 +116,7 @@ class ATAC(SAC[ATACConfig]):
         loss = normalised_sum(-objective.mean(), log_prob.mean(), alpha)
         config = self.config
         rate = config.critic_rate if self.warming else config.policy_rate
-        self.policy_optimizer.param_groups[0]["lr"] = rate
-        descend(self.policy_optimizer, loss)
+        descend(self.policy_optimizer, loss, rate)
         return {"policy_loss": loss.detach(), "alpha": alpha}
 
     @property

@@ -106,8 +106,7 @@ class BRAC(Algorithm[BRACConfig]):
         else:
             q = self.q(s, actions[:, 0])  # (2, B)
             rate, loss = config.policy_rate, -charged(q, divergence, config.alpha).mean()
-        self.policy_optimizer.param_groups[0]["lr"] = rate
-        descend(self.policy_optimizer, loss)
+        descend(self.policy_optimizer, loss, rate)
         return {"policy_loss": loss.detach(), "divergence": divergence.detach().mean()}
 
     @torch.no_grad()

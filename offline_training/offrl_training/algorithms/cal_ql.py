@@ -2,8 +2,7 @@
 
 CQL that does not push Q below what the log earned. Settings are the defaults of the authors' code
 (nakamotoo/Cal-QL, JaxCQL/conservative_sac.py); for AntMaze they take a Lagrange gap of 0.8 with
-rewards times 10 minus 5. Deviations: three hidden layers, where theirs vary by task, and the drawn
-gradient, both as in `cql`.
+rewards times 10 minus 5. Deviation: three hidden layers as in `cql`; theirs vary by task.
 """
 
 import torch

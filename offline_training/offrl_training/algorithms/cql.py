@@ -1,8 +1,7 @@
 """Conservative Q-Learning, CQL(H). Kumar, Zhou, Tucker, Levine 2020, arXiv 2006.04779.
 
 SAC with a penalty on Q outside the data. Settings are those of the authors' code
-(aviralkumar2907/CQL): a fixed penalty weight, and no entropy in the backup. Deviation: the
-gradient of the log-sum-exp is drawn instead of summed (`gradient_samples`).
+(aviralkumar2907/CQL): a fixed penalty weight, and no entropy in the backup.
 """
 
 import math
@@ -39,9 +38,6 @@ class CQLConfig(SACConfig):
     """Gap tau of appendix F [units of Q]: the weight is adapted to keep the penalty near it."""
     warm_start: float = Field(0.04, ge=0.0, le=1.0)
     """Share of the training steps in which the policy clones the data; 40,000 of 1 million."""
-    gradient_samples: PositiveInt | None = 4
-    """Actions per state and critic at which the penalty is differentiated, drawn by their weight in
-    its gradient: the same on average, at half the work; None: all."""
 
 
 Q = TypeVar("Q", bound=CQLConfig)
@@ -57,19 +53,6 @@ def conservative_penalty(
     """
     soft_maximum = ((q - log_density) / temperature).logsumexp(-1) * temperature  # (K, B)
     return (soft_maximum - q_data).mean(-1).sum()
-
-
-def systematic_draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw indices (..., m) of weights (..., n) that sum to 1: w m of each in expectation.
-
-    All m come from one number, 1 / m apart (systematic resampling), so that their shares vary
-    little: each index is drawn floor(w m) or ceil(w m) times.
-    """
-    first = torch.empty((*weights.shape[:-1], 1), device=weights.device)
-    first.uniform_(0.0, 1.0, generator=generator)
-    places = (first + torch.arange(count, device=weights.device)) / count
-    # Rounding may leave the sum below the last place.
-    return torch.searchsorted(weights.cumsum(-1), places).clamp(max=weights.shape[-1] - 1)
 
 
 def multiplier_loss(log_multiplier: Tensor, excess: Tensor) -> Tensor:
@@ -105,36 +88,17 @@ class CQL(SAC[Q]):
         target = self.target(batch)  # (B,)
         with torch.no_grad():
             actions, log_density = self.sample_actions(batch)  # (B, 3n, a), (B, 3n)
-        q_data, penalty = self.rated(batch, actions, log_density)  # (2, B), ()
+        actions = torch.cat([batch.actions.unsqueeze(1), actions], 1)  # (B, 1 + 3n, a)
+        q_all = self.q.values(batch.observations, actions)  # (2, B, 1 + 3n)
+        q_data, q = q_all[..., 0], self.penalised(q_all[..., 1:], batch)
         bellman = td_loss(q_data, target)
+        penalty = conservative_penalty(q, log_density, q_data, self.config.temperature)
         descend(self.q_optimizer, bellman + self.config.weight * self.constrained(penalty))
         return {
             "q_loss": bellman.detach(),
             "penalty": penalty.detach(),
             "q": q_data.detach().mean(),
         }
-
-    def rated(self, batch: Batch, actions: Tensor, log_density: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Q of the data (2, B) and the penalty, given samples (B, 3n, a), (B, 3n)."""
-        count, temperature = self.config.gradient_samples, self.config.temperature
-        data = batch.actions.unsqueeze(1)  # (B, 1, a)
-        if count is None or count >= actions.shape[1]:
-            q = self.q.values(batch.observations, torch.cat([data, actions], 1))
-            penalised = self.penalised(q[..., 1:], batch)
-            return q[..., 0], conservative_penalty(penalised, log_density, q[..., 0], temperature)
-        with torch.no_grad():
-            q = self.q.values(batch.observations, actions)  # (2, B, 3n)
-            penalised = self.penalised(q, batch)
-            weights = ((penalised - log_density) / temperature).softmax(-1)
-            drawn = systematic_draw(weights, count, self.generator)  # (2, B, m)
-            index = drawn.unsqueeze(-1).expand(-1, -1, -1, data.shape[-1])
-            free = (penalised == q).gather(-1, drawn)  # where the penalty moves with Q
-            chosen = actions.expand(len(q), *actions.shape).gather(2, index)  # (2, B, m, a)
-            chosen = torch.cat([data.expand(len(q), *data.shape), chosen], 2)
-        q = self.q.values(batch.observations, chosen)  # (2, B, 1 + m)
-        penalty = conservative_penalty(penalised, log_density, q[..., 0], temperature)
-        slope = (q[..., 1:] * free).mean((-2, -1)).sum()
-        return q[..., 0], penalty + slope - slope.detach()
 
     def penalised(self, q: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
         """Return the values (2, B, 3n) that the penalty pushes down: Q at the samples."""

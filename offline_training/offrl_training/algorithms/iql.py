@@ -78,8 +78,7 @@ class IQL(Algorithm[IQLConfig]):
             v, next_v = self.v(torch.cat([s, next_s]))[0].chunk(2)  # (B,) each
         log_prob = self.policy.log_prob(s, a)  # (B,)
         pi_loss = policy_loss(log_prob, q - v, config.beta, config.max_weight)  # eq. 7
-        self.policy_optimizer.param_groups[0]["lr"] = self.policy_rate()
-        descend(self.policy_optimizer, pi_loss)
+        descend(self.policy_optimizer, pi_loss, self.policy_rate())
 
         q_loss = td_loss(self.q(s, a), td_target(r, discount, next_v))  # eq. 6
         descend(self.q_optimizer, q_loss)

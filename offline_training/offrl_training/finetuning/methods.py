@@ -54,7 +54,7 @@ def settings(
     if config.method in _FROM_SCRATCH and config.preset != "run":
         shared["hidden"] = _HIDDEN[config.preset]
     batch = _BATCH.get(config.preset, offline.training.batch)
-    training = offline.training.model_copy(update={"batch": batch})
+    training = offline.training.model_copy(update={"batch": batch, "compile": False})
     return name, kind.model_validate(shared), training
 
 
