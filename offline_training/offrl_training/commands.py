@@ -156,6 +156,8 @@ def _announce(trainer: Trainer, config: RunConfig, seeds: int) -> None:
     )
     if isinstance(trainer.sampler, Stream):
         print(f"streamed from {config.dataset} in {trainer.sampler.pools} parts of a pass")
+    if config.training.compile:
+        print("compiling the first steps, which may take a minute and a half", flush=True)
 
 
 def _watch(trainer: Trainer, work: Callable[[Callable[[int], None]], None]) -> None:

@@ -9,8 +9,10 @@ import torch
 import torch._inductor.config
 from offrl_contract import InputError
 from offrl_data.dataset import Dataset
+from offrl_training.run import load_run
 
 from .test_algorithms import differing
+from .test_train_cli import train
 from .test_trainer import trainer
 
 
@@ -46,6 +48,15 @@ def test_what_compilation_lacks_is_named(
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     with pytest.raises(InputError, match=r"Python\.h is missing; apt-get install python3-dev"):
         trainer("bc", dataset, compile=True)
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    with pytest.raises(InputError, match="no C\\+\\+ compiler; apt-get install g\\+\\+"):
+    missing = torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)})
+    with missing, pytest.raises(InputError, match=r"no C\+\+ compiler; apt-get install g\+\+"):
         trainer("bc", dataset, compile=True)
+
+
+def test_the_command_says_that_it_compiles(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--steps", 4, "--hidden", 8, "--out", tmp_path / "run", "--compile"]
+    assert train("bc", path, *words) == 0
+    assert "compiling the first steps" in capsys.readouterr().out
+    assert load_run(tmp_path / "run").algorithm.updates == 4
