@@ -166,16 +166,16 @@ class Critic(EnsembleMLP):
         return super().forward(torch.cat([observation, action], -1))
 
     def values(self, observation: Tensor, actions: Tensor) -> Tensor:
-        """Return Q (K, B, n) of n actions at each state: (B, n, a), or (K, B, n, a) by member.
+        """Return Q (K, B, n) of n actions (B, n, a) at each state (B, o).
 
         The state's part of the first layer is worked out once for all its actions.
         """
-        size, count, width = actions.shape[-3:]
+        size, count, width = actions.shape
         weights = self.weights[0].split([observation.shape[-1], width], 1)
         states = observation.expand(self.members, *observation.shape)  # (K, B, o)
         states = torch.baddbmm(self.biases[0], states, weights[0])  # (K, B, h)
         states = states.repeat_interleave(count, 1)  # (K, B n, h)
-        actions = actions.expand(self.members, *actions.shape[-3:]).flatten(1, 2)  # (K, B n, a)
+        actions = actions.flatten(0, 1).expand(self.members, size * count, width)  # (K, B n, a)
         x = torch.baddbmm(states, actions, weights[1])
         return self.outputs(x).view(self.members, size, count)
 
