@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: the real recordings, and DDS kept on this machine."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,3 +41,15 @@ def ros() -> Iterator[None]:
     rclpy.init()
     yield
     rclpy.try_shutdown()
+
+
+@pytest.fixture
+def forking() -> Iterator[None]:
+    """A process that may fork: its children leave what other tests left to the collector alone.
+
+    A node in a cycle, collected in a forked child, waits for DDS threads that it does not have.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

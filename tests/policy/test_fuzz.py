@@ -67,6 +67,7 @@ def damaged(source: bytes, kind: str, rng: np.random.Generator) -> bytes:
 
 
 @pytest.mark.timeout(7200)
+@pytest.mark.usefixtures("forking")
 def test_mutated_policy_files_are_refused_or_the_same(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

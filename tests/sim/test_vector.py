@@ -25,6 +25,7 @@ def single_rollout(name, index, actions):
     return rows
 
 
+@pytest.mark.usefixtures("forking")
 @pytest.mark.parametrize(
     ("task", "context"), [*((task, None) for task in TASKS), ("RacecarTrack", "spawn")]
 )
