@@ -7,6 +7,7 @@ from offrl_contract import robot_from_yaml
 from offrl_contract.expression import FUNCTIONS
 from offrl_contract.robot import (
     ActionTerm,
+    Collision,
     Episode,
     EpisodeTopic,
     ImageTerm,
@@ -25,6 +26,7 @@ def tables() -> str:
         f"A robot file:\n\n{options(Robot)}",
         f"A term of `observation` or `signals`:\n\n{options(Term)}",
         f"Only in `observation`:\n\n{options(ObservationTerm, Term)}",
+        f"`collision` of a term:\n\n{options(Collision)}",
         f"A term of `action`:\n\n{options(ActionTerm)}",
         f"A term of `images`:\n\n{options(ImageTerm)}",
         f"`episode`:\n\n{options(Episode)}",

@@ -15,7 +15,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from signing import make_keys
 from std_srvs.srv import SetBool, Trigger
-from support import encode, golden, odometry, scan, write_policy
+from support import ROBOT, encode, golden, odometry, scan, write_policy
 
 from .conftest import NodeStarter, Probe, log
 
@@ -117,6 +117,24 @@ def test_bad_message_stops_and_the_next_good_one_drives(
     assert reason in probe.reason
     assert all(np.isfinite([m.linear.x, m.angular.z]).all() for _, m in probe.commands)
     probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL again")
+
+
+def test_brakes_while_something_comes_too_near_and_goes_on_after(
+    tmp_path: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    text = ROBOT.replace("max_age: 0.3}", "max_age: 0.3, collision: {range: 0.3, time: 0.5}}", 1)
+    start_node(write_policy(tmp_path / "p.onnx", text=text))
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL")
+    near = 1.0  # as in `feed`
+    while probe.state == "NOMINAL" and near > 0.0:
+        near -= 0.05
+        probe.send("/scan", scan([near] * 8), "sensor_msgs/msg/LaserScan")
+        probe.send("/odom", odometry(0.2, 0.2), "nav_msgs/msg/Odometry")
+        probe.spin(0.05)
+    assert probe.state == "STOP"
+    assert "scan: collision ahead: " in probe.reason
+    assert near > 0.3
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL")
 
 
 def test_unfamiliar_falls_back_latched_until_reset(

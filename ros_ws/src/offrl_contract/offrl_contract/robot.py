@@ -16,6 +16,7 @@ from offrl_contract.terms import (
     CLOCKS,
     ActionTerm,
     Clock,
+    Collision,
     ImageTerm,
     Interval,
     ObservationTerm,
@@ -32,6 +33,7 @@ __all__ = [
     "CLOCKS",
     "ActionTerm",
     "Clock",
+    "Collision",
     "Episode",
     "ImageTerm",
     "ObservationTerm",
@@ -227,10 +229,12 @@ class Robot(Spec):
             rate for term in self.action for rate in (term.max_rate or (float("inf"),) * term.parts)
         )
 
-    def without_missing_limits(self) -> "Robot":
-        """Return the robot with terms that take any share of missing readings."""
+    def without_checks(self) -> "Robot":
+        """Return the robot without `max_missing` and `collision`."""
         free = {"max_missing": None}
-        observation = tuple(term.model_copy(update=free) for term in self.observation)
+        observation = tuple(
+            term.model_copy(update={**free, "collision": None}) for term in self.observation
+        )
         signals = tuple(signal.model_copy(update=free) for signal in self.signals)
         return self.model_copy(update={"observation": observation, "signals": signals})
 

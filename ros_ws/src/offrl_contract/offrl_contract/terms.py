@@ -9,6 +9,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -101,6 +102,17 @@ class Term(Spec):
         return per_field * len(self.field)
 
 
+class Collision(Spec):
+    """When the nearest thing will soon be too near."""
+
+    range: PositiveFloat
+    """How near to the sensor is too near [m]."""
+    time: PositiveFloat
+    """How soon, at the speed at which the thing nears [s]."""
+    noise: NonNegativeFloat = 0.02
+    """From one message to the next, a smaller approach is none [m]."""
+
+
 class ObservationTerm(Term):
     """A part of the observation vector."""
 
@@ -108,15 +120,24 @@ class ObservationTerm(Term):
     """`action`: the command in force when the tick begins, instead of a topic."""
     history: PositiveInt = 1
     """Stack the values at this many ticks, the oldest first."""
+    collision: Collision | None = None
+    """The readings are distances: the node stops while the nearest thing will soon be too near."""
+
+    @model_validator(mode="after")
+    def _check_collision(self) -> "ObservationTerm":
+        if self.collision and self.clip and not self.clip[0] < self.collision.range < self.clip[1]:
+            raise ValueError(
+                f"collision: range {self.collision.range:g} is outside clip {list(self.clip)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_source(self) -> "ObservationTerm":
         if self.source == "topic":
             _require(self, "topic", "type", "field")
         else:
-            given = {"topic", "type", "field", "select", "size", "bins", "yaw", "frame"} & _given(
-                self
-            )
+            keys = {"topic", "type", "field", "select", "size", "bins", "yaw", "frame", "collision"}
+            given = keys & _given(self)
             if given:
                 raise ValueError(f"source: action takes no {', '.join(sorted(given))}")
         return self

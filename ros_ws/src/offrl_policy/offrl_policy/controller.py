@@ -11,6 +11,7 @@ from offrl_contract.definitions import from_texts
 from offrl_contract.live import Live, Observation
 from offrl_contract.reader import MalformedMessageError, Message
 
+from offrl_policy.collisions import Collisions
 from offrl_policy.gate import Gate, GateSettings, State
 from offrl_policy.limits import Limiter
 from offrl_policy.policy_file import Policy
@@ -70,6 +71,7 @@ class Controller:
         self.live = Live(policy.robot, from_texts(policy.definitions, str(policy.path)))
         self.gate = Gate(policy.gate, settings.gate)
         self.limiter = Limiter(policy.robot)
+        self.collisions = Collisions(policy.robot)
         self.fault = ""
         """A fault found outside the tick, such as a changed definition; STOP while it is set."""
         self.inputs = Inputs()
@@ -132,6 +134,7 @@ class Controller:
         if self._last_tick is None or now >= self._last_tick:
             return False
         self.live.reset()
+        self.collisions.approaches.clear()
         self._backup = None
         self._last_tick = None
         self._last_driven = None
@@ -208,6 +211,7 @@ class Controller:
             engaged=self._engaged,
             backup=_timed(self._backup),
             memory=tuple(map(_numbers, self._memory)),
+            approaches=dict(self.collisions.approaches),
         )
 
     def restore(self, known: Snapshot) -> None:
@@ -222,6 +226,7 @@ class Controller:
             np.array(known.last_driven[1]),
         )
         self._backup = known.backup and (known.backup[0], np.array(known.backup[1]))
+        self.collisions.approaches = dict(known.approaches)
         self._memory = tuple(
             np.array(values, np.float32).reshape(like.shape)
             for values, like in zip(known.memory, self.policy.initial_memory, strict=True)
@@ -236,6 +241,9 @@ class Controller:
             self._memory = self.policy.initial_memory
         if self.fault or observation.faults:
             self.gate.stop(self.fault or "; ".join(fault.text for fault in observation.faults))
+            return self._safe
+        if near := self.collisions.check(now, observation):
+            self.gate.stop(near)
             return self._safe
         try:
             action, uncertainty, memory = self.policy.run(observation.vector, self._memory)

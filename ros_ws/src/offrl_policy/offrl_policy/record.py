@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from offrl_contract.robot import Spec
+from pydantic import Field
 
 MAX_MESSAGES = 10_000
 """Per topic, between two ticks; while the node is inactive, older ones are forgotten."""
@@ -71,6 +72,8 @@ class Snapshot(Spec):
     engaged: bool
     backup: Timed | None
     memory: tuple[Values, ...]
+    approaches: dict[str, tuple[int, float, float]] = Field(default_factory=dict)
+    """Of `collisions`, by term."""
 
 
 class Keyframe(Spec):
