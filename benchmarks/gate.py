@@ -82,7 +82,9 @@ class Drive:
     stopped: int | None
     """Tick at which the gate fell back."""
     halted: int | None
-    """Tick, but for the first, at which a check stopped the robot."""
+    """Tick, but for the first, at which a check other than `collision` stopped the robot."""
+    braked: int
+    """Ticks at which `collision` did."""
     success: bool
 
 
@@ -144,6 +146,7 @@ class Judge:
                 "bump": gated.bump,
                 "stopped": gated.stopped,
                 "halted": gated.halted,
+                "braked": gated.braked,
                 "success": gated.success,
             }
             rows.append(
@@ -186,6 +189,7 @@ def drive(env: TaskEnv, policy: Policy, scenario: int, *, gated: bool) -> Drive:
     seen: list[NDArray[np.float32]] = []
     commands: list[NDArray[np.float32]] = []
     bump = stopped = halted = None
+    braked = 0
     done = success = False
     while not done and (stopped is None or len(seen) < stopped + STANDING):
         tick = len(seen)
@@ -193,7 +197,9 @@ def drive(env: TaskEnv, policy: Policy, scenario: int, *, gated: bool) -> Drive:
         seen.append(decision.observation.vector)
         if decision.state is State.FALLBACK and stopped is None:
             stopped = tick
-        if decision.state is State.STOP and tick and halted is None:
+        braking = decision.state is State.STOP and "collision ahead" in decision.reason
+        braked += braking
+        if decision.state is State.STOP and tick and not braking and halted is None:
             halted = tick
         moving = abs(env.simulation.body.forward) > MOVING
         commands.append(decision.command.astype(np.float32))
@@ -201,7 +207,7 @@ def drive(env: TaskEnv, policy: Policy, scenario: int, *, gated: bool) -> Drive:
         if info["collided"] and moving:
             bump = tick
         done, success = terminal or timeout, info["success"]
-    return Drive(np.array(seen), np.array(commands), bump, stopped, halted, success)
+    return Drive(np.array(seen), np.array(commands), bump, stopped, halted, braked, success)
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

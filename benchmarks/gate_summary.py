@@ -56,6 +56,7 @@ def _of_unit(unit: Unit) -> dict[str, Any]:
         "avoided": share(int((bumped & ~behind).sum()), before),
         "stopped by a score": int(np.isfinite(_ticks(gated["stopped"])).sum()),
         "stopped by a check": int(np.isfinite(_ticks(gated["halted"])).sum()),
+        "braked": int(np.count_nonzero(gated["braked"])),
         "goals": int(sum(unit["success"])),
         "goals behind the gate": int(sum(gated["success"])),
         "bumps announced in time": {

@@ -187,7 +187,7 @@ def _changes(changed: dict[str, Drives]) -> Section:
             each.behind_gate or 0,
             "-" if not each.avoided or not each.avoided.of else _share(each.avoided),
             _share(each.alarms[GATE]),
-            "-" if each.checked is None else each.checked,
+            *("-" if count is None else count for count in (each.checked, each.braked)),
             "-"
             if each.alarms[GATE].median_delay is None
             else f"{each.alarms[GATE].median_delay:.1f}",
@@ -201,6 +201,7 @@ def _changes(changed: dict[str, Drives]) -> Section:
         "avoided",
         "alarmed",
         "stopped by a check",
+        "braked",
         "alarm after [s]",
     )
     missed = [

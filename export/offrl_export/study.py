@@ -41,6 +41,8 @@ class Drives(BaseModel):
     behind_gate: int | None = Field(None, alias="bumps behind the gate")
     checked: int | None = Field(None, alias="stopped by a check")
     """Drives behind the gate in which a check stopped the robot at some time."""
+    braked: int | None = None
+    """Drives behind the gate in which the robot file's `collision` braked at some time."""
     avoided: Share | None = None
     """Bumps that did not happen behind the gate."""
 

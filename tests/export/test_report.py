@@ -23,6 +23,7 @@ NOMINAL = {
         "bump": [None] * 4,
         "stopped": [None, None, None, 90],
         "halted": [None] * 4,
+        "braked": [0] * 4,
         "success": [True] * 3 + [False],
     },
 }
@@ -36,6 +37,7 @@ BLIND = {
         "bump": [None, 50, None, None],
         "stopped": [10, 48, 20, None],
         "halted": [5, None, None, 7],
+        "braked": [0, 3, 0, 0],
         "success": [False] * 3 + [True],
     },
 }
@@ -61,6 +63,7 @@ def test_summary_by_hand() -> None:
     assert (blind["bumps"], blind["bumps behind the gate"]) == (3, 1)
     assert blind["avoided"]["count"] == 2
     assert (blind["stopped by a score"], blind["stopped by a check"]) == (3, 2)
+    assert (blind["braked"], found["nominal"]["braked"]) == (1, 0)
     in_time = blind["bumps announced in time"]
     assert in_time[GATE]["count"] == 2  # the alarm two ticks before the bump comes too late
     assert in_time["knn alone"]["count"] == 0
