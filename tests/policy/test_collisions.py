@@ -153,3 +153,34 @@ def test_commands_stay_inside_their_rate(tmp_path: Path) -> None:
     rig.ticks(10, ranges=[FAR] * 8)
     braking = rig.tick(ranges=[0.5] * 8).command
     np.testing.assert_allclose(braking, [0.3, 0.0])  # 4 and 8 per second, for 50 ms
+
+
+def test_the_gate_watches_while_the_node_brakes(tmp_path: Path) -> None:
+    """Otherwise a drift would begin anew after each braking."""
+    braking, free = make(tmp_path), make(tmp_path)
+    states, undisturbed = [], []
+    for tick in range(40):
+        ranges = [2.0 if tick % 2 else 0.5] * 8
+        states.append(braking.tick(x=0.9, ranges=ranges).state)
+        undisturbed.append(free.tick(x=0.9, ranges=[0.5] * 8).state)
+    first = states.index(State.FALLBACK)
+    assert first == undisturbed.index(State.FALLBACK) > 10  # by its CUSUM
+    assert states[:first].count(State.STOP) >= first // 2
+    assert set(states[first:]) == {State.FALLBACK}  # which stops anyway, and says why
+
+
+@pytest.mark.parametrize("fallback", ["hold", "topic"])
+def test_it_brakes_whoever_drives(fallback: str, tmp_path: Path) -> None:
+    rig = make(tmp_path)
+    rig.controller.change(
+        Settings(fallback=fallback, blend_time=0.0, hold_time=5.0)  # type: ignore[arg-type]
+    )
+    rig.ticks(5, ranges=[FAR] * 8)
+    rig.controller.back_up(rig.now, [0.5, 0.0])
+    driven = rig.tick(x=2.4, ranges=[FAR] * 8)
+    assert driven.state is State.FALLBACK
+    assert driven.command[0] == pytest.approx(0.5)
+    braking = rig.tick(ranges=[0.5] * 8)
+    assert braking.state is State.STOP
+    assert braking.command[0] == pytest.approx(0.3)
+    assert rig.tick(ranges=[0.5] * 8).state is State.FALLBACK

@@ -86,6 +86,7 @@ class Controller:
         self._from: Array = self._safe
         self._handed_over = 0
         self._last_driven: tuple[int, Array] | None = None
+        self._ahead = ""
 
     def push(
         self, topic: str, stamp: int, content: bytes | Message, published: int | None = None
@@ -156,16 +157,20 @@ class Controller:
         judged = commanded and elapsed < _LONGEST_STEP / robot.rate
         self._memory = self.policy.remember(self._memory, self.limiter.last if judged else None)
         self._last_tick = now
+        self._ahead = ""
         observation = self.live.observe(now)
         action = self._judge(now, observation)
         target = self._target(now, action)
         command = self.limiter.step(target, elapsed)
-        if self.gate.state in DRIVING:
+        state, reason = self.gate.state, self.gate.reason
+        if self._driver == "brake":  # the gate goes on watching
+            state, reason = State.STOP, self._ahead
+        elif state in DRIVING:
             self._last_driven = (now, command)
-        state, levels = self.gate.state, dict(self.gate.levels)
+        levels = dict(self.gate.levels)
         inputs, self.inputs = self.inputs, Inputs()
         inputs.engaged, inputs.late, inputs.fault = engaged, self.late, self.fault
-        return Decision(now, state, self.gate.reason, command, observation, levels, inputs)
+        return Decision(now, state, reason, command, observation, levels, inputs)
 
     def record(
         self, decision: Decision, session: str, count: int, topics: Mapping[str, str] | None
@@ -242,9 +247,7 @@ class Controller:
         if self.fault or observation.faults:
             self.gate.stop(self.fault or "; ".join(fault.text for fault in observation.faults))
             return self._safe
-        if near := self.collisions.check(now, observation):
-            self.gate.stop(near)
-            return self._safe
+        self._ahead = self.collisions.check(now, observation)
         try:
             action, uncertainty, memory = self.policy.run(observation.vector, self._memory)
         except InputError as error:
@@ -265,9 +268,11 @@ class Controller:
     def _target(self, now: int, action: Array) -> Array:
         """Return what the driver of this state asks for, blended in after a hand-over."""
         driver, target = self._source(now, action)
+        if self._ahead and driver != "stop":
+            driver, target = "brake", self._safe
         if driver != self._driver:
             self._driver, self._from, self._handed_over = driver, self.limiter.last, now
-        if driver == "stop":  # never slowed down by a blend
+        if driver in ("stop", "brake"):  # never slowed down by a blend
             return target
         blend = self.settings.blend_time * 1e9
         share = min((now - self._handed_over) / blend, 1.0) if blend > 0 else 1.0
