@@ -139,6 +139,7 @@ def test_a_snapshot_remembers_the_approach(tmp_path: Path) -> None:
         ("max_age: 0.3}", "collision: {range: 6, time: 1}}", "range 6 is outside clip"),
         ("max_age: 0.3}", "collision: {range: 1, time: 0}}", "greater than 0"),
         ("max_age: 0.3}", "collision: {range: 1, times: 1}}", "times"),
+        ("bins: 4, max_missing: 0.5", "wrap: true, collision: {range: 1, time: 1}", "takes dist"),
         ("source: action", "source: action, collision: {range: 1, time: 1}", "takes no collision"),
     ],
 )

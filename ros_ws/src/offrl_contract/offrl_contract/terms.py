@@ -125,6 +125,8 @@ class ObservationTerm(Term):
 
     @model_validator(mode="after")
     def _check_collision(self) -> "ObservationTerm":
+        if self.collision and (self.yaw or self.wrap or self.frame):
+            raise ValueError("collision: takes distances, not angles or poses")
         if self.collision and self.clip and not self.clip[0] < self.collision.range < self.clip[1]:
             raise ValueError(
                 f"collision: range {self.collision.range:g} is outside clip {list(self.clip)}"
