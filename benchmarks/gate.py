@@ -197,7 +197,7 @@ def drive(env: TaskEnv, policy: Policy, scenario: int, *, gated: bool) -> Drive:
         seen.append(decision.observation.vector)
         if decision.state is State.FALLBACK and stopped is None:
             stopped = tick
-        braking = decision.state is State.STOP and "collision ahead" in decision.reason
+        braking = decision.state is State.STOP and controller.gate.state is not State.STOP
         braked += braking
         if decision.state is State.STOP and tick and not braking and halted is None:
             halted = tick

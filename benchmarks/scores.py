@@ -48,8 +48,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "crr": {"learning_rate": 1e-3},
 }
 """Ours that are not the defaults, for both libraries: runs are short, so steps are large; CQL draws
-4 actions instead of 10, since it takes half of the time with them, and has no
-warm start, as in d3rlpy."""
+4 actions instead of 10, since it takes half of the time with them, and has no warm start, as in
+d3rlpy."""
 NAVIGATION_GAMMA = 0.98
 """As in the demo: an episode has 200 ticks at most."""
 TEST_SEED = 1_000_000

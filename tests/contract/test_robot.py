@@ -47,6 +47,11 @@ def test_neato_is_what_the_recordings_need() -> None:
         ("safe: [0.0, 0.0]", "safe: [9.0, 0.0]", "safe: 9.0 for linear.x is outside its limits"),
         ("name: twist", "name: scan", "'scan' is already named by observation[0].name"),
         ("episode: {gap", "episode: {gpa", "episode.gpa: unknown key. Did you mean 'gap'?"),
+        (
+            "episode: {gap",
+            "episode: {stop: {topic: /t, type: a/msg/B, feild: x}, gap",
+            "episode.stop.feild: unknown key. Did you mean 'field'?",
+        ),
         ("topic: /odom", "topic: odom", "topic: 'odom' must begin with a slash"),
         ("clip: [0.1, 5.0]", "clip: [5.0, 0.1]", "clip: the lower end must be below"),
         ("robot: neato", "robot: [", "not YAML"),

@@ -81,16 +81,15 @@ def test_what_passes_does_not_stop(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("keys", "state"), [("", State.NOMINAL), (", noise: 0", State.STOP)])
 def test_noise_is_no_approach(keys: str, state: State, tmp_path: Path) -> None:
     rig = make(tmp_path, keys)
-    rig.ticks(2, ranges=[0.27] * 8)
-    rig.ticks(2, ranges=[0.27] * 8)
+    rig.ticks(3, ranges=[0.27] * 8)
     assert rig.tick(ranges=[0.26] * 8).state is state
 
 
 def test_between_two_scans_the_approach_goes_on(tmp_path: Path) -> None:
-    """At 2 m/s from 1.45 m: 1.2 m to go, of which the check sees 1.0 ahead."""
+    """At 2 m/s from 1.48 m: 1.23 m to go, of which the check sees 1.0 ahead."""
     rig = make(tmp_path)
-    rig.tick(ranges=[1.55] * 8)
-    assert rig.tick(ranges=[1.45] * 8).state is State.NOMINAL
+    rig.ticks(2, ranges=[1.58] * 8)
+    assert rig.tick(ranges=[1.48] * 8).state is State.NOMINAL
     states = [rig.tick(feed=False).state for _ in range(3)]
     assert states == [State.NOMINAL, State.NOMINAL, State.STOP]
 
@@ -138,7 +137,12 @@ def test_a_snapshot_remembers_the_approach(tmp_path: Path) -> None:
     [
         ("max_age: 0.3}", "collision: {range: 6, time: 1}}", "range 6 is outside clip"),
         ("max_age: 0.3}", "collision: {range: 1, time: 0}}", "greater than 0"),
-        ("max_age: 0.3}", "collision: {range: 1, times: 1}}", "times"),
+        (
+            "max_age: 0.3}",
+            "collision: {range: 1, times: 1}}",
+            r"collision.times: unknown key. Did you mean 'time'\?",
+        ),
+        ("bins: 4", "bins: 4, reduce: mean, collision: {range: 1, time: 1}", "takes reduce: min"),
         ("bins: 4, max_missing: 0.5", "wrap: true, collision: {range: 1, time: 1}", "takes dist"),
         ("source: action", "source: action, collision: {range: 1, time: 1}", "takes no collision"),
     ],

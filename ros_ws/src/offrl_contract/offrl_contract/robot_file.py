@@ -1,23 +1,16 @@
 """Reading robot files, with errors that name the key and the nearest allowed one."""
 
 import difflib
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
 from offrl_contract.errors import InputError, nearest
-from offrl_contract.robot import (
-    ActionTerm,
-    Episode,
-    ImageTerm,
-    ObservationTerm,
-    Robot,
-    Signal,
-    Spec,
-)
+from offrl_contract.robot import Robot, Spec
 from offrl_contract.yaml_text import from_yaml
 
 
@@ -94,12 +87,16 @@ def _explain(entry: Any) -> str:
 
 def _keys_at(location: tuple[int | str, ...]) -> set[str]:
     """Return the keys allowed at a location of the robot file."""
-    groups: dict[str, type[Spec]] = {
-        "observation": ObservationTerm,
-        "action": ActionTerm,
-        "signals": Signal,
-        "images": ImageTerm,
-        "episode": Episode,
-    }
-    model = groups[str(location[0])] if location else Robot
+    model: type[Spec] = Robot
+    for part in location:
+        if isinstance(part, str):
+            model = next(_models_in(model.model_fields[part].annotation))
     return set(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[Spec]]:
+    """Yield the parts of a robot file that an annotation names, as tuple[Signal, ...] does."""
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
+        yield annotation
+    for each in get_args(annotation):
+        yield from _models_in(each)

@@ -127,6 +127,10 @@ class ObservationTerm(Term):
     def _check_collision(self) -> "ObservationTerm":
         if self.collision and (self.yaw or self.wrap or self.frame):
             raise ValueError("collision: takes distances, not angles or poses")
+        if self.collision and self.bins and self.reduce != "min":
+            raise ValueError(
+                f"collision: takes reduce: min, not {self.reduce}, which hides near things"
+            )
         if self.collision and self.clip and not self.clip[0] < self.collision.range < self.clip[1]:
             raise ValueError(
                 f"collision: range {self.collision.range:g} is outside clip {list(self.clip)}"
