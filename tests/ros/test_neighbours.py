@@ -53,6 +53,7 @@ def test_another_type_and_another_qos_are_told(
     )
     for each in said:
         probe.wait_for(lambda each=each: each in problems(probe), each, feed=False)
+    probe.spin(1.0)  # another type's definition is not taken for another version of this one
     assert probe.state == "STOP"  # and says so: scan and odometry never came
     assert "no message yet" in probe.reason
 

@@ -28,14 +28,19 @@ class Neighbours:
         """Topics of which a publisher's definition was looked at."""
 
     def definition_fault(self) -> str:
-        """Return whose message definition is not the one trained on, or ""."""
+        """Return whose message definition is not the one trained on, or "".
+
+        A publisher of another type is not heard at all, and told by `problems`.
+        """
         fault = ""
         for topic, type_name in self._types.items():
             expected = self._hashes.get(type_name, "")
             for info in self._publishers(topic):
                 self.seen.add(topic)
+                if not expected or info.topic_type != type_name:
+                    continue
                 found = str(info.topic_type_hash)
-                if expected and found.startswith("RIHS01") and found != expected:
+                if found.startswith("RIHS01") and found != expected:
                     fault = (
                         f"{topic}: a publisher's definition of {type_name} is {found[7:15]}, "
                         f"trained on {expected[7:15]}"
