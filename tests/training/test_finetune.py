@@ -256,3 +256,23 @@ def test_preset_changes_the_sampled_actions(trained: Path, tmp_path: Path) -> No
     assert config["parameters"]["samples"] == 4
     assert config["parameters"]["hidden"] == [16, 16]
     assert config["training"]["batch"] == 128
+
+
+def test_the_penalty_may_weigh_less_online(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["--steps", "1", "--warm-up", "0", "--evaluate-episodes", "1"]
+    lighter = [*quick, "--penalty-weight", "0.5"]
+    assert finetune(trained / "cal_ql", tmp_path / "same", *quick) == 0
+    assert finetune(trained / "cal_ql", tmp_path / "out", *lighter) == 0
+    weights = [load_run(tmp_path / name).config.weight for name in ("same", "out")]
+    assert weights == [load_run(trained / "cal_ql").config.weight, 0.5]
+    same, out = (checkpoint.load(tmp_path / name, 1)["algorithm"] for name in ("same", "out"))
+    assert any(name.startswith("q.") for name in differing(same, out))
+    capsys.readouterr()
+    assert finetune(trained / "iql", tmp_path / "no", *lighter) == 2
+    assert "--penalty-weight 0.5: of cql and cal_ql that continue; this is" in (
+        capsys.readouterr().err
+    )
+    assert finetune(trained / "cal_ql", tmp_path / "no", *lighter, "--method", "sac") == 2
+    assert not (tmp_path / "no").exists()

@@ -28,6 +28,9 @@ class FinetuneConfig(BaseModel):
     where it goes. It takes away most of the dip (arXiv 2412.07762)."""
     offline_share: float = Field(0.5, ge=0.0, le=1.0)
     """Share of each batch from the dataset, for continue and rlpd."""
+    penalty_weight: NonNegativeFloat | None = None
+    """Weight of CQL's penalty from now on; None: that of the offline run. For cql and cal_ql, whose
+    few offline updates may want more of it (Cal-QL's cql_min_q_weight_online)."""
     updates: PositiveInt = 1
     """Updates per step."""
     noise: NonNegativeFloat = 0.1

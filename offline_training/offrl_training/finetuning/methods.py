@@ -2,11 +2,10 @@
 
 `continue` of cal_ql is Cal-QL online as in the authors' code: half of each batch from the dataset,
 the calibration stays on, the return-to-go of an online episode is known when it has ended. Its
-deviations: an update follows each step, where theirs follow each episode, as many; the penalty's
-weight stays that of the offline run. `wsrl` follows the authors' finetuning (zhouzypaul/wsrl): SAC
-without the dataset, from the offline networks and optimisers, after a warm-up. Its deviations: the
-run's two critics, not ten with LayerNorm; 1 update per step and 1,000 steps of warm-up by default,
-where theirs are 4 and 5,000.
+deviation: an update follows each step, where theirs follow each episode, as many. `wsrl` follows
+the authors' finetuning (zhouzypaul/wsrl): SAC without the dataset, from the offline networks and
+optimisers, after a warm-up. Its deviations: the run's two critics, not ten with LayerNorm; 1 update
+per step and 1,000 steps of warm-up by default, where theirs are 4 and 5,000.
 """
 
 from typing import Any
@@ -51,6 +50,13 @@ def settings(
     if config.method == "continue" and isinstance(own, CQLConfig) and config.preset != "run":
         shared["samples"] = _SAMPLES[config.preset]
         shared["backup_samples"] = min(own.backup_samples, _SAMPLES[config.preset])
+    if config.penalty_weight is not None:
+        if config.method != "continue" or not isinstance(own, CQLConfig):
+            raise InputError(
+                f"--penalty-weight {config.penalty_weight:g}: of cql and cal_ql that continue; "
+                f"this is --method {config.method} of {offline.algorithm}"
+            )
+        shared["weight"] = config.penalty_weight
     if config.method in _FROM_SCRATCH and config.preset != "run":
         shared["hidden"] = _HIDDEN[config.preset]
     batch = _BATCH.get(config.preset, offline.training.batch)
