@@ -21,7 +21,8 @@ from offrl_training.run import TrainedRun
 from torch import Tensor, nn
 
 SCORES = ("dynamics_std", "dynamics_error")
-"""How much the members disagree, and how far off they were; in deviations that they expect."""
+"""How much the members disagree about what comes next, and how far off they were about what came;
+in deviations that they expect."""
 MEMBERS = 3
 HIDDEN = (128, 128)
 UPDATES = 9000
@@ -95,24 +96,33 @@ class Dynamics(nn.Module):
         off = (following - observation - mean) / log_std.exp()
         return (0.5 * off.square() + log_std).sum((0, 2)).mean()
 
-    def forward(self, observation: Tensor, action: Tensor, following: Tensor) -> Tensor:
-        """Return SCORES (B, 2) of observations (B, o), commands (B, a) and what followed (B, o).
+    def disagreement(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return how far the members are apart (B,) at observations (B, o) and actions (B, a)."""
+        _, _, noise, spread = self._step(observation, action)
+        return self._worst(spread / noise)
 
-        All in SI units. Each score is that of the term where it is greatest, as a root mean square.
-        What came is judged by the members' mixture, whose variance is theirs and that of their
-        means.
+    def error(self, observation: Tensor, action: Tensor, following: Tensor) -> Tensor:
+        """Return how far off they were (B,), given what followed (B, o).
+
+        It is judged by the members' mixture, whose variance is theirs and that of their means.
         """
-        here, then = (
-            self.normaliser.observation(each).clamp(-_WILD, _WILD)
-            for each in (observation, following)
-        )
+        here, average, noise, spread = self._step(observation, action)
+        off = self._normalised(following) - here - average
+        return self._worst(off.square() / (noise + spread))
+
+    def _step(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return s, and of the step from it mean, variance and that of means (B, o), normalised."""
+        here = self._normalised(observation)
         mean, log_std = self.predicted(here, self.normaliser.action(action))
-        average = mean.mean(0)  # (B, o)
-        noise, spread = log_std.exp().square().mean(0), (mean - average).square().mean(0)  # (B, o)
-        off = (then - here - average).square() / (noise + spread)
-        squares = torch.stack([spread / noise, off], dim=1).clamp(max=_FARTHEST**2)  # (B, 2, o)
-        means = squares @ self.averages  # (B, 2, terms)
-        return means.amax(-1).sqrt()
+        average = mean.mean(0)
+        return here, average, log_std.exp().square().mean(0), (mean - average).square().mean(0)
+
+    def _normalised(self, observation: Tensor) -> Tensor:
+        return self.normaliser.observation(observation).clamp(-_WILD, _WILD)
+
+    def _worst(self, squares: Tensor) -> Tensor:
+        """Return the root mean square (B,) of the term where it is greatest, given (B, o)."""
+        return (squares.clamp(max=_FARTHEST**2) @ self.averages).amax(-1).sqrt()
 
 
 def fit(

@@ -65,11 +65,12 @@ class PolicyGraph(nn.Module):
         """Return action, uncertainty, and what is `before` at the next tick."""
         action = self.act(observation)
         critic_std = self.critics(observation, action).std(0)  # (B,)
-        static = torch.stack([critic_std, self.distance(observation)], dim=1)  # (B, 2)
+        apart = self.dynamics.disagreement(observation, action)  # (B,)
         previous, command, known = torch.split(before, [*self.sizes, 1], 1)
-        moving = known * self.dynamics(previous, command, observation)  # (B, 2)
+        off = known.squeeze(1) * self.dynamics.error(previous, command, observation)  # (B,)
+        scores = torch.stack([critic_std, self.distance(observation), apart, off], 1)
         after = torch.cat([observation, action, torch.ones_like(known)], 1)
-        return action, torch.cat([static, moving], 1), after
+        return action, scores, after
 
     def distance(self, observation: Tensor) -> Tensor:
         """Return the distance (B,) to the k-th nearest prototype, in normalised coordinates."""

@@ -9,7 +9,6 @@ from offrl_contract import InputError, cli, robot_from_yaml
 from offrl_contract.definitions import distro_definitions
 from offrl_data.dataset import Episode
 from offrl_data.dataset_writer import DatasetWriter
-from offrl_export.dynamics import SCORES as DYNAMICS
 from offrl_export.dynamics import Dynamics, fit, judged_terms
 from offrl_export.graph import SCORES
 from offrl_policy.controller import Controller, Settings
@@ -47,12 +46,18 @@ def drives(
     return made
 
 
-def scores(model: Dynamics, made: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+Drives = list[tuple[np.ndarray, np.ndarray]]
+
+
+def disagreements(model: Dynamics, made: Drives) -> np.ndarray:
     with torch.no_grad():
-        found = [
-            model(*map(torch.from_numpy, (seen[:-1], commands, seen[1:])))
-            for seen, commands in made
-        ]
+        found = [model.disagreement(*map(torch.from_numpy, (s[:-1], a))) for s, a in made]
+    return torch.cat(found).numpy()
+
+
+def errors(model: Dynamics, made: Drives) -> np.ndarray:
+    with torch.no_grad():
+        found = [model.error(*map(torch.from_numpy, (s[:-1], a, s[1:]))) for s, a in made]
     return torch.cat(found).numpy()
 
 
@@ -68,18 +73,18 @@ def model() -> Dynamics:
 
 
 def test_error_is_one_deviation_on_new_drives_and_more_with_another_robot(model: Dynamics) -> None:
-    normal = scores(model, drives(20, 1))[:, 1]
+    normal = errors(model, drives(20, 1))
     assert np.sqrt(np.mean(normal**2)) == pytest.approx(1.0, abs=0.2)
     for changed in (drives(20, 2, gain=1.5), drives(20, 2, gain=0.5), drives(20, 2, delay=1)):
-        error = scores(model, changed)[:, 1]
+        error = errors(model, changed)
         assert np.mean(error) > 1.5 * np.mean(normal)
         assert np.mean(error > np.quantile(normal, 0.99)) > 0.25
 
 
 def test_members_disagree_far_from_the_data(model: Dynamics) -> None:
-    near = scores(model, drives(20, 1))[:, 0]
+    near = disagreements(model, drives(20, 1))
     far = [(seen + np.float32([40.0, 0.0]), commands) for seen, commands in drives(20, 1)]
-    assert np.median(scores(model, far)[:, 0]) > 5.0 * np.median(near)
+    assert np.median(disagreements(model, far)) > 5.0 * np.median(near)
 
 
 def test_what_the_members_disagree_about_they_expect_less_surely(model: Dynamics) -> None:
@@ -90,15 +95,15 @@ def test_what_the_members_disagree_about_they_expect_less_surely(model: Dynamics
         blunt.weights[-1].zero_()
         blunt.biases[-1].copy_(torch.tensor([-2.0, 0.0, 2.0])[:, None, None])
         blunt.biases[-1][..., 2:] = 0.0  # log-deviation
-        (found,) = blunt(torch.zeros(1, 2), torch.zeros(1, 1), torch.tensor([[3.0, 4.0]]))
-    apart, off = found.tolist()
+        here = torch.zeros(1, 2), torch.zeros(1, 1)
+        apart, off = blunt.disagreement(*here), blunt.error(*here, torch.tensor([[3.0, 4.0]]))
     assert apart == pytest.approx(np.sqrt(8.0 / 3.0), rel=0.01)
     assert off == pytest.approx(np.sqrt((9.0 + 16.0) / 2.0 / (1.0 + 8.0 / 3.0)), rel=0.01)
 
 
 def test_one_number_counts_for_a_thousand_deviations_at_most(model: Dynamics) -> None:
     wild = [(np.cumsum(seen, 0) * np.float32(1e30), cmd) for seen, cmd in drives(2, 1)]
-    found = scores(model, wild)
+    found = np.stack([errors(model, wild), disagreements(model, wild)])
     assert np.isfinite(found).all()
     assert found.max() <= 1000.0 + 1e-2
 
@@ -121,17 +126,19 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
 def test_the_file_scores_steps_with_the_command_that_was_in_force(policy: Policy) -> None:
     """Not with what the policy wished, nor without a tick before."""
     assert [each.name for each in policy.gate.scores] == list(SCORES)
-    first = SCORES.index(DYNAMICS[0])
+    error = SCORES.index("dynamics_error")
     ((seen, commands),) = drives(1, 7)
     tick = int(np.abs(commands).argmax())
     answer = policy.run(seen[tick], policy.initial_memory)
-    assert (answer.uncertainty[first:] == 0.0).all()
+    assert answer.uncertainty[error] == 0.0
     (wished,) = answer.memory
     assert wished[0, 2] == answer.action[0]
     given = commands[tick].astype(np.float64)
     as_driven = policy.run(seen[tick + 1], policy.remember(answer.memory, given))
     other = policy.run(seen[tick + 1], policy.remember(answer.memory, -given))
-    assert as_driven.uncertainty[first + 1] < 2.5 < other.uncertainty[first + 1]
+    assert as_driven.uncertainty[error] < 2.5 < other.uncertainty[error]
+    apart = SCORES.index("dynamics_std")  # is of what the policy wishes now
+    assert as_driven.uncertainty[apart] == other.uncertainty[apart] > 0.0
 
 
 def test_controller_tells_the_command_that_was_in_force(
@@ -202,7 +209,7 @@ def test_a_jump_of_such_a_term_changes_no_score(model: Dynamics) -> None:
     judging = copy.deepcopy(model)
     judging.averages = torch.tensor([[0.0], [1.0]])
     scores_of = [
-        judging(*map(torch.from_numpy, (seen[:-1], commands, then))).detach().numpy()
+        judging.error(*map(torch.from_numpy, (seen[:-1], commands, then))).detach().numpy()
         for then in (later, jumped)
     ]
     np.testing.assert_array_equal(*scores_of)
