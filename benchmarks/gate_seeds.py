@@ -5,7 +5,8 @@ of its changes, and undisturbed drives.
 
     .venv/bin/python benchmarks/gate_seeds.py
 
-It continues where it was stopped.
+It continues where it was stopped; after a change of training, export or node, remove its results
+and the policies.
 """
 
 import json

@@ -97,12 +97,15 @@ class Dynamics(nn.Module):
         return (0.5 * off.square() + log_std).sum((0, 2)).mean()
 
     def disagreement(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Return how far the members are apart (B,) at observations (B, o) and actions (B, a)."""
+        """Return how far the members are apart (B,) at observations (B, o) and actions (B, a).
+
+        Both in SI units.
+        """
         _, _, noise, spread = self._step(observation, action)
         return self._worst(spread / noise)
 
     def error(self, observation: Tensor, action: Tensor, following: Tensor) -> Tensor:
-        """Return how far off they were (B,), given what followed (B, o).
+        """Return how far off they were (B,), given what followed (B, o); all in SI units.
 
         It is judged by the members' mixture, whose variance is theirs and that of their means.
         """

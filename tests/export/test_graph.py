@@ -8,7 +8,7 @@ import pytest
 import torch
 from offrl_contract import Robot, robot_from_yaml
 from offrl_export.dynamics import Dynamics
-from offrl_export.graph import PolicyGraph, write_graph
+from offrl_export.graph import SCORES, PolicyGraph, write_graph
 from offrl_policy.onnx_rules import check_model
 from offrl_policy.policy_file import BEFORE
 from offrl_training.algorithms import ALGORITHMS
@@ -81,3 +81,14 @@ def test_knn_is_the_distance_to_the_fifth_prototype_also_far_away_and_on_top_of_
     apart = np.linalg.norm(seen[:, None].astype(np.float64) - states[None], axis=-1)
     found = graph.distance(torch.from_numpy(seen)).numpy()
     np.testing.assert_allclose(found, np.sort(apart, 1)[:, 4], rtol=1e-4, atol=2e-3)
+
+
+def test_the_models_disagree_about_the_policys_own_action() -> None:
+    run = trained("bc", robot_from_yaml(ROBOT, "point.yaml"))
+    states = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    graph = PolicyGraph(run, states.numpy(), Dynamics(run, ["x"]))
+    with torch.no_grad():
+        action, scores, _ = graph(states, torch.zeros(20, sum(graph.sizes) + 1))
+        own, other = (graph.dynamics.disagreement(states, each) for each in (action, -action))
+    np.testing.assert_allclose(scores[:, SCORES.index("dynamics_std")], own, rtol=1e-6)
+    assert float((own - other).abs().min()) > 1e-5
