@@ -62,11 +62,12 @@ class Adam(torch.optim.Optimizer):
     def _descend_by_parameter(self, gradients: tuple[Tensor, ...], rate: float) -> None:
         """Do as the kernel does, written out."""
         first, second = (1.0 - beta**self._step for beta in _BETAS)  # corrections of the bias
+        size, root = rate / first, second.rsqrt()
         states = zip(self.parameters, gradients, self._means, self._squares, strict=True)
         for parameter, gradient, mean, square in states:
             mean.lerp_(gradient, 1.0 - _BETAS[0])
             square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1.0 - _BETAS[1])
-            parameter.sub_(rate / first * mean / ((square / second).sqrt() + _EPS))
+            parameter.sub_(size * mean / (root * square.sqrt() + _EPS))
 
     def _gather(self) -> None:
         """Lay the state out as the kernel takes it; all parameters share one count of steps."""

@@ -122,14 +122,14 @@ class EnsembleMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (K, B) for inputs (B, i)."""
         x = x.expand(self.members, *x.shape)  # (K, B, i)
-        return self.outputs(torch.baddbmm(self.biases[0], x, self.weights[0]))
+        return self.outputs(torch.bmm(x, self.weights[0]).add_(self.biases[0]))
 
     def outputs(self, x: Tensor) -> Tensor:
         """Return the outputs (K, B) where the first layer's, (K, B, h), are known."""
         _, *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
         x = self.activated(x, 0)
         for layer, (w, b) in enumerate(hidden, 1):
-            x = self.activated(torch.baddbmm(b, x, w), layer)
+            x = self.activated(torch.bmm(x, w).add_(b), layer)
         # A product with one column is several times faster summed than as a matrix product.
         q: Tensor = (x * weight.transpose(1, 2)).sum(-1) + bias.squeeze(-1)  # (K, B)
         return q
