@@ -33,8 +33,8 @@ class TrainingConfig(BaseModel):
     """bf16: matrix products in half the digits, parameters and sums in all. For processors that
     multiply bfloat16 (AVX-512 BF16, AMX, GPUs); on others it is slower."""
     compile: bool = False
-    """Compile the training step with torch.compile: 1.1 to 1.8 times the steps on a CPU, after up to
-    a minute and a half. It needs a C++ compiler. On a GPU it asks for CUDA graphs: not tried."""
+    """Compile the training step with torch.compile: 1.1 to 1.8 times the steps on a CPU, after
+    up to a minute and a half. Needs a C++ compiler. On a GPU it asks for CUDA graphs: not tried."""
     memory_limit: PositiveInt | None = None
     """Megabytes of transitions in memory; a dataset with more streams from its file. By default all
     of them are."""
