@@ -5,6 +5,7 @@ Settings are chosen so that an effect shows after a thousand steps; they rank no
 
 from collections.abc import Callable
 from functools import cache
+from statistics import median
 from typing import Any
 
 import pytest
@@ -32,15 +33,17 @@ FAST["atac"] |= {"policy_rate": 1e-4}
 FAST["brac"] |= {"policy_hidden": (32, 32), "warm_start": 0.3}
 
 
-def train(name: str, data: Batch, steps: int, **settings: Any) -> Algorithm[Any]:
+def train(
+    name: str, data: Batch, steps: int, seed: int = 0, **settings: Any
+) -> Algorithm[Any]:
     """Train a small network on transitions in network coordinates."""
     dims = Dims(data.observations.shape[1], data.actions.shape[1], steps)
     normaliser = Normaliser(dims.observation, [(-1.0, 1.0)] * dims.action)
     kind = ALGORITHMS[name]
     config = kind.config_type(**{"hidden": (32, 32), **FAST[name], **settings})
-    algorithm = kind(config, dims, normaliser, torch.Generator().manual_seed(0))
+    algorithm = kind(config, dims, normaliser, torch.Generator().manual_seed(seed))
     algorithm.prepare(data)
-    random = torch.Generator().manual_seed(1)
+    random = torch.Generator().manual_seed(seed + 1)
     for _ in range(steps):
         rows = torch.randint(len(data.rewards), (64,), generator=random)
         algorithm.update(Batch(*(column[rows] for column in data)))
@@ -168,7 +171,9 @@ def closest_to_c(policy: Callable[[Tensor], Tensor]) -> float:
 
 @pytest.mark.parametrize("name", ["bc", "bc_gaussian"])
 def test_cloning_does_not_stitch(name: str) -> None:
-    assert closest_to_c(train(name, roads(), 1000).policy) > 0.4
+    # At B, a clone goes between the two ways; a single one may come near C by chance.
+    found = [closest_to_c(train(name, roads(), 1000, seed).policy) for seed in range(5)]
+    assert median(found) > 0.4
 
 
 @pytest.mark.parametrize("name", STITCHING)
