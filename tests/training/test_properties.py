@@ -33,9 +33,7 @@ FAST["atac"] |= {"policy_rate": 1e-4}
 FAST["brac"] |= {"policy_hidden": (32, 32), "warm_start": 0.3}
 
 
-def train(
-    name: str, data: Batch, steps: int, seed: int = 0, **settings: Any
-) -> Algorithm[Any]:
+def train(name: str, data: Batch, steps: int, seed: int = 0, **settings: Any) -> Algorithm[Any]:
     """Train a small network on transitions in network coordinates."""
     dims = Dims(data.observations.shape[1], data.actions.shape[1], steps)
     normaliser = Normaliser(dims.observation, [(-1.0, 1.0)] * dims.action)
