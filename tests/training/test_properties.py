@@ -204,6 +204,17 @@ def test_iql_values_the_best_action_in_the_data_as_the_expectile_goes_to_one() -
     assert found[0.99] > 0.85
 
 
+def test_a_lower_target_entropy_lets_sac_nearer_to_the_limits() -> None:
+    actions = torch.rand(2000, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
+    found = []
+    for target_entropy in (-1.0, -3.0):  # more pays more, so that the limit is best
+        settings = {"target_entropy": target_entropy, "policy_rate": 0.01}
+        found.append(
+            float(train("sac", bandit(actions, actions), 1000, **settings).policy(STATES).mean())
+        )
+    assert found[0] < 0.95 < found[1] <= 1.0
+
+
 PREFERRING: list[tuple[str, dict[str, Any]]] = [
     ("iql", {"expectile": 0.99, "beta": 10.0}),
     ("awac", {"temperature": 0.1}),

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from offrl_training.algorithms.base import Dims
 from offrl_training.algorithms.rlpd import RLPD, RLPDConfig
+from offrl_training.algorithms.sac import SACConfig
 from offrl_training.networks import NormalisedCritic, Normaliser
 from pydantic import ValidationError
 
@@ -44,6 +45,10 @@ def test_several_actions_per_state_are_valued_as_one_by_one() -> None:
     assert values.shape == (3, 5, 6)
     for n in range(6):
         torch.testing.assert_close(values[..., n], critic(observation, actions[:, n]))
+
+
+def test_the_entropy_is_held_where_its_authors_hold_it() -> None:
+    assert (rlpd().config.target_entropy, SACConfig().target_entropy) == (-0.5, -1.0)
 
 
 def test_no_more_critics_can_be_drawn_than_there_are() -> None:

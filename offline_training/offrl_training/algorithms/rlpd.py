@@ -25,6 +25,8 @@ class RLPDConfig(SACConfig):
     """E of algorithm 1: critics."""
     subset: PositiveInt = 2
     """Z of algorithm 1: critics drawn for each target, the lowest of which is taken."""
+    target_entropy: float = -0.5
+    """Entropy at which the policy is held, per action entry, in half action ranges [nat]."""
     entropy_backup: bool = True
     """Whether the value of the next state counts the policy's entropy."""
 

@@ -24,6 +24,9 @@ class SACConfig(CriticConfig):
     """Adam step size of the policy and of the entropy temperature."""
     critic_rate: PositiveFloat = 3e-4
     """Adam step size of the critics."""
+    target_entropy: float = -1.0
+    """Entropy at which the policy is held, per action entry, in half action ranges [nat]. A lower
+    one lets it come nearer to the limits."""
 
 
 S = TypeVar("S", bound=SACConfig)
@@ -70,7 +73,8 @@ class SAC(Algorithm[S]):
         """Entropy temperature, then policy."""
         action, log_prob = self.policy.sample(batch.observations, 1, self.generator)
         action, log_prob = action.squeeze(1), log_prob.squeeze(1)  # (B, a), (B,)
-        alpha_loss = temperature_loss(self.log_alpha, log_prob, -float(action.shape[-1]))
+        target_entropy = self.config.target_entropy * action.shape[-1]
+        alpha_loss = temperature_loss(self.log_alpha, log_prob, target_entropy)
         descend(self.alpha_optimizer, alpha_loss)
         merit = self.merit(batch, action)  # (B,)
         loss = policy_loss(merit, log_prob, self.log_alpha.detach().exp())
