@@ -57,7 +57,7 @@ def compile_update(update: Update, device: str) -> Update:
 
 
 def _what_steps_change(guards: Sequence[Any]) -> list[bool]:
-    """Keep the guards on what a step may find changed; to check all takes a twentieth of it.
+    """Keep the guards on what a step may find changed; to check all takes a twentieth of a step.
 
     Those are batch, global modes, counts and settings, and whose step it is. The makeup of the
     networks stays.

@@ -125,7 +125,10 @@ class EnsembleMLP(nn.Module):
         return self.outputs(torch.bmm(x, self.weights[0]).add_(self.biases[0]))
 
     def outputs(self, x: Tensor) -> Tensor:
-        """Return the outputs (K, B) where the first layer's, (K, B, h), are known."""
+        """Return the outputs (K, B) where the first layer's, (K, B, h), are known.
+
+        A bias is added after its product and not by it: compiled, it then joins the ReLU.
+        """
         _, *hidden, (weight, bias) = zip(self.weights, self.biases, strict=True)
         x = self.activated(x, 0)
         for layer, (w, b) in enumerate(hidden, 1):

@@ -204,6 +204,14 @@ def test_iql_values_the_best_action_in_the_data_as_the_expectile_goes_to_one() -
     assert found[0.99] > 0.85
 
 
+@pytest.mark.parametrize("name", ["sac", "rlpd", "cql", "cal_ql", "atac"])
+def test_alpha_seeks_the_target_entropy(name: str) -> None:
+    for target_entropy in (9.0, -99.0):  # above and below any policy's at the start
+        algorithm = train(name, one_in_ten_pays(), 1, target_entropy=target_entropy)
+        assert isinstance(algorithm, SAC)
+        assert (float(algorithm.log_alpha) > 0.0) == (target_entropy > 0.0)
+
+
 def test_a_lower_target_entropy_lets_sac_nearer_to_the_limits() -> None:
     actions = torch.rand(2000, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
     found = []

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from offrl_training.adam import Adam
 from offrl_training.algorithms.base import Batch, Dims, Metrics
-from offrl_training.algorithms.sac import SAC, SACConfig, temperature_loss
+from offrl_training.algorithms.sac import SAC, SACConfig
 from offrl_training.losses import descend, td_loss, td_target
 from offrl_training.networks import Critic, soft_update
 
@@ -106,13 +106,11 @@ class ATAC(SAC[ATACConfig]):
         """Entropy temperature, then policy: by the first critic, or in the warm start cloning."""
         action, log_prob = self.policy.sample(batch.observations, 1, self.generator)
         action, log_prob = action.squeeze(1), log_prob.squeeze(1)  # (B, a), (B,)
-        alpha_loss = temperature_loss(self.log_alpha, log_prob, -float(action.shape[-1]))
-        descend(self.alpha_optimizer, alpha_loss)
+        alpha = self.update_temperature(log_prob)
         if self.warming:
             objective = self.policy.log_prob(batch.observations, batch.actions)  # (B,)
         else:
             objective = self.q.first(batch.observations, action)  # (B,)
-        alpha = self.log_alpha.detach().exp()
         loss = normalised_sum(-objective.mean(), log_prob.mean(), alpha)
         config = self.config
         rate = config.critic_rate if self.warming else config.policy_rate

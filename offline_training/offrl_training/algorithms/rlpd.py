@@ -2,8 +2,8 @@
 
 SAC that learns online from scratch with offline data in half of each batch (`offrl finetune
 --method rlpd` mixes them). Settings are those of the authors' code (ikostrikov/rlpd). Deviations:
-order of updates and target entropy -a are those of `sac`, theirs is -a/2; the updates per step are
-those of the command, 1 by default against their 20.
+the order of updates is that of `sac`; the command takes the target entropy from the run it begins
+with, and makes 1 update per step by default against their 20.
 """
 
 import copy

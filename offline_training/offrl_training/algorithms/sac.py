@@ -57,6 +57,7 @@ class SAC(Algorithm[S]):
         self.policy = TanhGaussianPolicy(*sizes, self.generator)
         self.q = Critic(2, *sizes, self.generator)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
+        self.target_entropy = config.target_entropy * dims.action
         self.log_alpha = nn.Parameter(torch.zeros((), device=self.generator.device))
         self.policy_optimizer = Adam(self.policy.parameters(), config.policy_rate)
         self.q_optimizer = Adam(self.q.parameters(), config.critic_rate)
@@ -73,13 +74,16 @@ class SAC(Algorithm[S]):
         """Entropy temperature, then policy."""
         action, log_prob = self.policy.sample(batch.observations, 1, self.generator)
         action, log_prob = action.squeeze(1), log_prob.squeeze(1)  # (B, a), (B,)
-        target_entropy = self.config.target_entropy * action.shape[-1]
-        alpha_loss = temperature_loss(self.log_alpha, log_prob, target_entropy)
-        descend(self.alpha_optimizer, alpha_loss)
-        merit = self.merit(batch, action)  # (B,)
-        loss = policy_loss(merit, log_prob, self.log_alpha.detach().exp())
+        alpha = self.update_temperature(log_prob)
+        loss = policy_loss(self.merit(batch, action), log_prob, alpha)
         descend(self.policy_optimizer, loss)
-        return {"policy_loss": loss.detach(), "alpha": self.log_alpha.detach().exp()}
+        return {"policy_loss": loss.detach(), "alpha": alpha}
+
+    def update_temperature(self, log_prob: Tensor) -> Tensor:
+        """Take a step towards the target entropy, given log pi(a|s) (B,); return alpha ()."""
+        loss = temperature_loss(self.log_alpha, log_prob, self.target_entropy)
+        descend(self.alpha_optimizer, loss)
+        return self.log_alpha.detach().exp()
 
     def merit(self, batch: Batch, action: Tensor) -> Tensor:
         """Return what the policy climbs (B,) besides its entropy: Q(s, a) of its actions (B, a)."""
