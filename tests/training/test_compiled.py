@@ -16,7 +16,8 @@ from .test_train_cli import train
 from .test_trainer import trainer
 
 
-@pytest.mark.parametrize("name", ["iql", "td3"])  # a step size that falls; random numbers
+# A step size that falls; random numbers; td3's `update`, of which there is a program already.
+@pytest.mark.parametrize("name", ["iql", "td3", "td3_bc"])
 def test_compiled_steps_are_those_of_the_algorithm(name: str, dataset: Dataset) -> None:
     found = []
     for compiled in (False, True):
