@@ -1,7 +1,7 @@
 """The demo with several seeds: what the policy gains over who was logged, and what the gate does.
 
 A seed draws its own recordings and its own networks; the scenarios of the drives are the same for
-all. Run it with `.venv/bin/python benchmarks/demo_seeds.py`: about 8 minutes a seed on 2 cores.
+all. Run it with `.venv/bin/python benchmarks/demo_seeds.py`: about 20 minutes a seed on 2 cores.
 """
 
 import json
