@@ -11,7 +11,7 @@ export OMP_NUM_THREADS := 1
 .PHONY: help demo test check format schema clean
 
 help:
-	@echo "make demo    record, convert, train, export, drive behind the gate (under 10 minutes)"
+	@echo "make demo    record, convert, train, export, drive behind the gate (about 10 minutes)"
 	@echo "make test    all checks, then all tests"
 	@echo "make check   format, lint, types, import contracts"
 	@echo "make format  rewrite the source in the house format"

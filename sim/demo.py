@@ -51,9 +51,9 @@ class DemoConfig:
     """Episodes to record."""
     steps: int = 8000
     """Training steps of IQL; BC takes half as many."""
-    drives: int = 12
+    drives: int = 8
     """Undisturbed drives."""
-    disturbed: int = 3
+    disturbed: int = 2
     """Drives with each kind of disturbance."""
     speed: float = 1.0
     """Simulated seconds per second while driving. The node's delay grows with it, and to the gate,
