@@ -20,8 +20,9 @@ help:
 demo: $(VENV)/ready
 	$(BIN)/python sim/demo.py
 
+# Files in the order of their names: by the number of tests, the long ones would come last, alone.
 test: check
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/ready
 	@echo "== format, lint, types, import contracts"

@@ -53,16 +53,3 @@ def neato(bags: Path, msgs: Path, tmp_path_factory: pytest.TempPathFactory) -> C
         done = offrl(*step)
         assert done.returncode == 0, f"offrl {step[0]}: {done.stderr}"
     return chain
-
-
-@pytest.fixture(scope="session")
-def small_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a whole demo, made small."""
-    pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'offrl[ros]'")
-    pytest.importorskip("pybullet", reason="pybullet is not installed: pip install 'offrl[sim]'")
-    out = tmp_path_factory.mktemp("demo") / "out"
-    sizes = ("--episodes", 100, "--steps", 300, "--drives", 2, "--disturbed", 1, "--speed", 4)
-    command = [sys.executable, ROOT / "sim" / "demo.py", "--out", out, *sizes]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out

@@ -8,6 +8,7 @@ from offrl_contract import cli
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig
 from offrl_training.config import TrainingConfig
+from offrl_training.evaluation.config import EvaluationConfig
 from offrl_training.finetuning.config import FinetuneConfig
 from offrl_training.sweep.plan import SweepConfig
 from readme_tables import options
@@ -24,6 +25,8 @@ def tables() -> str:
     for name, kind in ALGORITHMS.items():
         table = options(kind.config_type, AlgorithmConfig, dash="--")
         parts.append(f"`{name}`:\n\n{table}")
+    usage = "`offrl evaluate RUN [RUN ...] --data DATASET [--out FILE]`"
+    parts.append(f"{usage}:\n\n{options(EvaluationConfig, dash='--')}")
     usage = (
         "`offrl finetune RUN --env ID|--bags BAGS [--profile FILE] [--interventions keep|cut] "
         "[--data DATASET]\n[--out RUN] [--save-every SECONDS] [--resume]`"

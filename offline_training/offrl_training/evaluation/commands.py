@@ -1,0 +1,109 @@
+"""The verb `evaluate`."""
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from offrl_contract import InputError
+from offrl_contract.robot_file import require_same
+from offrl_data.dataset import load_dataset
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from offrl_training.evaluation.config import EvaluationConfig
+from offrl_training.evaluation.estimate import Estimates, estimate
+from offrl_training.files import write_atomically
+from offrl_training.process import set_up
+from offrl_training.run import TrainedRun, load_run
+
+
+@dataclass(frozen=True)
+class EvaluateCommand:
+    """Estimate from a log what trained policies would earn, before one of them drives.
+
+    By Fitted Q Evaluation, beside the driver of the log, whose earnings are known.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders, all of the dataset's robot."""
+    data: Path
+    """Dataset file (.h5): the one that the runs were trained on, or another log of the robot."""
+    evaluation: EvaluationConfig
+    out: Path | None = None
+    """JSON file to write, too."""
+
+
+def evaluate(argv: list[str]) -> None:
+    """Run `offrl evaluate`. Raises InputError."""
+    command = tyro.cli(
+        EvaluateCommand,
+        prog="offrl evaluate",
+        args=argv,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    if not command.runs:
+        raise InputError("offrl evaluate: needs one run folder at least")
+    config = command.evaluation
+    set_up(config.threads)
+    dataset = load_dataset(command.data)
+    runs: dict[str, TrainedRun] = {}
+    for path in dict.fromkeys(command.runs):
+        runs[str(path)] = run = load_run(path)
+        require_same(run.robot, dataset.robot, f"{path}/robot.yaml", str(command.data))
+    policies = {name: run.algorithm.act for name, run in runs.items()}
+    watch = partial(track, description="evaluating", disable=not sys.stdout.isatty())
+    found = estimate(dataset, policies, config, watch)
+    _show(found, config)
+    if command.out is not None:
+        record = _record(found, runs, config, dataset.digest)
+        try:
+            write_atomically(command.out, (json.dumps(record, indent=1) + "\n").encode())
+        except OSError as error:
+            raise InputError(f"{command.out}: cannot be written: {error.strerror}") from error
+
+
+def _show(found: Estimates, config: EvaluationConfig) -> None:
+    """Print the table, best policy first, and how far to trust it."""
+    title = f"discounted return (gamma {config.gamma:g}) from the start of an episode, with 95 %"
+    table = Table(title=title, title_justify="left")
+    for head in ("policy", "would earn", "more than the driver"):
+        table.add_column(head, overflow="fold")
+    best = sorted(found.values, key=lambda name: -found.values[name].mean)
+    for name in best:
+        table.add_row(name, str(found.values[name]), str(found.gains[name]))
+    table.add_row("driver, by the same method", str(found.driver), "")
+    table.add_row("driver, in truth", str(found.earned), "")
+    Console(highlight=False).print(table)
+    error = found.driver.mean - found.earned.mean
+    print(
+        f"In {found.episodes} held-out episodes the method is off by {error:+.3g} for the driver; "
+        "believe no difference that is smaller.\nThe intervals are of chance alone: where a policy "
+        "does what the log never shows, an estimate can be wrong by more."
+    )
+
+
+def _record(
+    found: Estimates, runs: dict[str, TrainedRun], config: EvaluationConfig, digest: str
+) -> dict[str, Any]:
+    """Return the figures, and what they were made from."""
+    policies = {
+        name: {
+            "algorithm": run.algorithm_name,
+            "step": run.step,
+            "value": asdict(found.values[name]),
+            "gain": asdict(found.gains[name]),
+        }
+        for name, run in runs.items()
+    }
+    return {
+        "dataset_digest": digest,
+        "settings": config.model_dump(mode="json"),
+        "policies": policies,
+        "driver": {"estimated": asdict(found.driver), "earned": asdict(found.earned)},
+        "held_out_episodes": found.episodes,
+    }
