@@ -152,14 +152,11 @@ def main() -> None:
     config = tyro.cli(Config)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"seeds": {}}
     for seed in config.seeds:
-        if str(seed) in results["seeds"]:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            results["seeds"][str(seed)] = one_seed(config, seed, Path(folder))
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-        ).stdout.strip()
-        results |= {"commit": commit, "config": asdict(config)}
+        if str(seed) not in results["seeds"]:
+            with tempfile.TemporaryDirectory() as folder:
+                results["seeds"][str(seed)] = one_seed(config, seed, Path(folder))
+        commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT)
+        results |= {"commit": commit.decode().strip(), "config": asdict(config)}
         results["summary"] = summary(results["seeds"])
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results["summary"], indent=1))
