@@ -73,8 +73,8 @@ MATCHES = {
             "samples": ("n_action_samples",),
         },
         fixed={"alpha_learning_rate": 0.0, "initial_alpha": 1.0, "max_q_backup": False},
-        # ours at 1, 1, None and 0
-        absent=("temperature", "backup_samples", "lagrange_gap", "warm_start"),
+        # ours at 1, 1, None, 0 and -1
+        absent=("temperature", "backup_samples", "lagrange_gap", "warm_start", "target_entropy"),
         differs="target action: a sample of the policy; its mean. Entropy temperature: gradient by "
         "its logarithm; by itself. Order: policy, critics; critics, policy",
     ),
@@ -123,6 +123,7 @@ TIMED = {
             "policy_rate": ("actor_learning_rate", "temp_learning_rate"),
             "critic_rate": ("critic_learning_rate",),
         },
+        absent=("target_entropy",),  # ours at -1
     ),
     "cal_ql": Match(
         "CalQL",
@@ -150,6 +151,7 @@ TIMED = {
     ),
 }
 """Further ones, whose speed alone is compared (`training.py`)."""
+_COMMON: dict[str, tuple[str, ...]] = {"hidden": (), "gamma": ("gamma",), "tau": ("tau",)}
 NAMES = {"exponential": "exp"}
 """Values that d3rlpy calls otherwise."""
 RANDOM = ("bcq", "crr")
@@ -224,15 +226,21 @@ class Peer:
         return action.clamp(-1.0, 1.0)
 
 
+def unmatched(algorithm: str, config: AlgorithmConfig) -> list[str]:
+    """Return our settings that the table lacks."""
+    match = _match(algorithm)
+    named = {*_COMMON, *match.keys, *match.absent}
+    return [name for name, _ in config if name not in named]
+
+
 def theirs(algorithm: str, config: AlgorithmConfig, steps: int) -> dict[str, Any]:
     """Return d3rlpy's settings for ours. Raises InputError for a setting the table lacks."""
+    for name in unmatched(algorithm, config):
+        raise InputError(f"benchmarks/d3rlpy_peer.py: {algorithm}: no match for '{name}'")
     match = _match(algorithm)
-    common = {"hidden": match.encoders, "gamma": ("gamma",), "tau": ("tau",)}
-    keys = common | match.keys
+    keys = _COMMON | {"hidden": match.encoders} | match.keys
     settings = dict(match.fixed)
     for name, value in config:
-        if name not in keys and name not in match.absent:
-            raise InputError(f"benchmarks/d3rlpy_peer.py: {algorithm}: no match for '{name}'")
         for key in keys.get(name, ()):
             settings[key] = _value(value)
     if algorithm == "iql":

@@ -111,10 +111,10 @@ def test_iql_has_the_same_first_gradients(
 
     step = Adam.descend
 
-    def keep(optimizer: Adam, gradients: tuple[Tensor, ...]) -> None:
+    def keep(optimizer: Adam, gradients: tuple[Tensor, ...], rate: float | None) -> None:
         for parameter, gradient in zip(optimizer.parameters, gradients, strict=True):
             parameter.grad = gradient
-        step(optimizer, gradients)
+        step(optimizer, gradients, rate)
 
     monkeypatch.setattr(Adam, "descend", keep)
     algorithm, peer = pair("iql")
