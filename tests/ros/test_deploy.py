@@ -4,6 +4,7 @@ import configparser
 import json
 import re
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -41,8 +42,25 @@ def node(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policy
     path = write_policy(tmp_path_factory.mktemp("policy") / "policy.onnx", text=text)
     made = PolicyNode(parameter_overrides=[Parameter("policy", value=str(path))])
     assert made.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    wait_for_graph(made)
     yield made
     made.destroy_node()
+
+
+def wait_for_graph(node: PolicyNode) -> None:
+    """Wait until what the middleware tells of the node stays the same for a second.
+
+    It learns of the node's own ends one by one; `/rosout` is among the last.
+    """
+    last, since, end = [set[str]()], time.monotonic(), time.monotonic() + 30.0
+    while time.monotonic() < end:
+        now = [names(node, kind) for kind in ("publisher", "subscriber", "service")]
+        if now != last or "/rosout" not in now[0]:
+            last, since = now, time.monotonic()
+        if time.monotonic() - since > 1.0:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"the graph does not settle: {last}")
 
 
 def names(node: PolicyNode, kind: str) -> set[str]:
