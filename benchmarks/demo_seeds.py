@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from scipy.stats import binomtest
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "demo_seeds.json"
@@ -29,14 +30,17 @@ class Config:
     """Undisturbed drives per seed."""
     disturbed: int = 10
     """Drives per seed with each kind of disturbance."""
+    speed: float = 1.0
+    """Simulated seconds per second while driving."""
 
 
 def run_demo(config: Config, seed: int) -> dict[str, Any]:
     """Run the demo; return its figures."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo"
-        counts = ["--drives", str(config.drives), "--disturbed", str(config.disturbed)]
-        command = [sys.executable, "sim/demo.py", "--out", str(out), "--seed", str(seed), *counts]
+        options = {"seed": seed, "drives": config.drives, "disturbed": config.disturbed}
+        words = [f"--{name}={value}" for name, value in {**options, "speed": config.speed}.items()]
+        command = [sys.executable, "sim/demo.py", "--out", str(out), *words]
         subprocess.run(command, check=True, cwd=ROOT)
         figures: dict[str, Any] = json.loads((out / "results.json").read_text())
     print(json.dumps({"seed": seed, **figures}))  # not lost where a later seed fails
@@ -62,6 +66,8 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "goal reached": {n: f"{_sum(runs, n, 'successes')} of {_drives(runs)}" for n in drivers},
         "collided": {n: f"{_sum(runs, n, 'collisions')} of {_drives(runs)}" for n in drivers},
         "false stops": f"{sum(run['false_stops'] for run in runs)} of {_drives(runs)}",
+        "false stops per seed": [run["false_stops"] for run in runs],
+        "false stops, 95 %": _interval(sum(run["false_stops"] for run in runs), _drives(runs)),
         "stopped": {
             k: f"{len(stops[k])} of {sum(run['disturbed_episodes'][k] for run in runs)}"
             for k in kinds
@@ -86,11 +92,17 @@ def _drives(runs: list[dict[str, Any]]) -> int:
     return sum(run["nominal_episodes"] for run in runs)
 
 
+def _interval(events: int, count: int) -> list[float]:
+    """Return the Clopper-Pearson interval of a share."""
+    low, high = binomtest(events, count).proportion_ci(0.95, "exact")
+    return [round(float(low), 3), round(float(high), 3)]
+
+
 def main(config: Config) -> None:
     """Run all seeds; print and keep the figures."""
     runs = [run_demo(config, seed) for seed in config.seeds]
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
-    figures = {"commit": commit.strip(), **summary(runs)}
+    figures = {"commit": commit.strip(), "speed": config.speed, **summary(runs)}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     print(RESULTS.read_text())

@@ -2,8 +2,9 @@
 
 Records and converts a log of DiffDriveNav as the demo does, trains policies from good to bad on it,
 has Fitted Q Evaluation judge them from the log alone, and then drives them in the simulator, on
-scenarios that nobody has seen. Both are discounted returns from an episode's beginning. A seed
-draws its own log, networks and bootstrap samples; the scenarios of the drives are the same for all.
+scenarios that nobody has seen. Both are discounted returns from an episode's beginning; a drive
+ends where its time is up, the estimate goes on. A seed draws its own log, networks and bootstrap
+samples; the scenarios of the drives are the same for all.
 
 Run it with `.venv/bin/python benchmarks/evaluate.py`. Seeds in the results are not run anew.
 """
@@ -22,9 +23,8 @@ import numpy as np
 import torch
 import tyro
 from offrl_data.dataset import load_dataset
-from offrl_sim.behaviour import Behaviour
 from offrl_sim.env import TaskEnv
-from offrl_sim.evaluate import behaviour_rng
+from offrl_sim.evaluate import rollout, rollout_behaviour
 from offrl_training.evaluation.config import EvaluationConfig
 from offrl_training.evaluation.estimate import estimate
 from offrl_training.run import load_run
@@ -71,27 +71,17 @@ def drive(run: Path | None, drives: int) -> list[float]:
     """Return the discounted return of each drive, of a policy or of the driver who is logged."""
     torch.set_num_threads(1)
     env = TaskEnv("DiffDriveNav")
-    driver: Behaviour = env.task.behaviour(env.robot)
-    algorithm = None if run is None else load_run(run).algorithm
-    returns = []
-    for scenario in range(TEST_SEED, TEST_SEED + drives):
-        driver.begin(behaviour_rng(scenario))
-        observation, _ = env.reset(seed=scenario)
-        total, weight, done = 0.0, 1.0, False
-        while not done:
-            if algorithm is None:
-                action = driver(observation)
-            else:
-                with torch.no_grad():
-                    action = algorithm.act(torch.from_numpy(observation[None]))[0].numpy()
-            observation, reward, terminal, timeout, _ = env.step(action)
-            total, weight, done = (
-                total + weight * float(reward),
-                weight * GAMMA,
-                terminal or timeout,
-            )
-        returns.append(total)
-    return returns
+    if run is None:
+        results = rollout_behaviour(env, drives, TEST_SEED)
+    else:
+        algorithm = load_run(run).algorithm
+
+        def act(observation: Any) -> Any:
+            with torch.no_grad():
+                return algorithm.act(torch.from_numpy(observation[None]))[0].numpy()
+
+        results = rollout(env, act, drives, TEST_SEED)
+    return [float(GAMMA ** np.arange(result.length) @ result.rewards) for result in results]
 
 
 def one_seed(config: Config, seed: int, folder: Path) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class EpisodeResult:
 
     seed: int
     """Seed of the scenario."""
+    rewards: NDArray[np.float64]
+    """(length,)"""
     episode_return: float
     """Undiscounted sum of rewards."""
     length: int
@@ -91,6 +93,7 @@ def _episode(
         done = terminal or timeout
     return EpisodeResult(
         seed=seed,
+        rewards=np.array(rewards),
         episode_return=float(np.sum(rewards)),
         length=len(rewards),
         success=info["success"],

@@ -11,13 +11,13 @@ import tyro
 from offrl_contract import InputError
 from offrl_contract.robot_file import require_same
 from offrl_data.dataset import load_dataset
+from offrl_data.web_page import write_whole
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from offrl_training.evaluation.config import EvaluationConfig
 from offrl_training.evaluation.estimate import Estimates, estimate
-from offrl_training.files import write_atomically
 from offrl_training.process import set_up
 from offrl_training.run import TrainedRun, load_run
 
@@ -61,10 +61,7 @@ def evaluate(argv: list[str]) -> None:
     _show(found, config)
     if command.out is not None:
         record = _record(found, runs, config, dataset.digest)
-        try:
-            write_atomically(command.out, (json.dumps(record, indent=1) + "\n").encode())
-        except OSError as error:
-            raise InputError(f"{command.out}: cannot be written: {error.strerror}") from error
+        write_whole(json.dumps(record, indent=1) + "\n", command.out)
 
 
 def _show(found: Estimates, config: EvaluationConfig) -> None:

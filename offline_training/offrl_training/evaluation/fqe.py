@@ -73,19 +73,22 @@ class FittedQEvaluation:
             q = _of_each(self.q, observations, actions, self.critics) * self.unit
         return q.view(self.policies, self.critics, -1)
 
+    @torch.no_grad()
+    def targets(self, batch: Batch, next_actions: Tensor) -> Tensor:
+        """Return r + gamma (1 - d) Q'(s', pi(s')) (M, B), for actions (P, B, a) at s', in units."""
+        value = _of_each(self.q_target, batch.next_observations, next_actions, self.critics)
+        target = td_target(batch.rewards / self.unit, batch.discounts, value)
+        return target.clamp(*(bound / self.unit for bound in self.log.bounds))
+
     def _update(self, rate: float) -> None:
-        """Take one step of every critic towards r + gamma (1 - d) Q'(s', pi(s'))."""
+        """Take one step of every critic towards its targets."""
         log, size = self.log, self.config.batch
         rows = torch.randint(len(log.data.rewards), (size,), generator=self.generator)
         batch = Batch(*(column[rows] for column in log.data))
-        with torch.no_grad():
-            next_actions = log.next_actions[:, rows]  # (P, B, a)
-            value = _of_each(self.q_target, batch.next_observations, next_actions, self.critics)
-            target = td_target(batch.rewards / self.unit, batch.discounts, value)  # (M, B)
-            target = target.clamp(*(bound / self.unit for bound in log.bounds))
         q = self.q(batch.observations, batch.actions)  # (M, B)
         counts = log.counts[:, rows].repeat(self.policies, 1)
-        descend(self.optimizer, weighted_loss(q, target, counts), rate)
+        loss = weighted_loss(q, self.targets(batch, log.next_actions[:, rows]), counts)
+        descend(self.optimizer, loss, rate)
         soft_update(self.q_target, self.q, self.config.tau)
 
 
