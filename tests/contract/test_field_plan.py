@@ -118,19 +118,22 @@ def test_columns_equal_rosbags(text: str, wire: str, seed: int, guarded: bool) -
     buffer = np.frombuffer(b"\xaa" * 3 + b"".join(raws) + b"\xaa" * 3, np.uint8)
     starts = np.cumsum([3, *map(len, raws[:-1])])
     layout = plan.layout(np.frombuffer(raws[0], np.uint8))
-    rows = np.flatnonzero([len(raw) == len(raws[0]) for raw in raws])
-    rows = rows[layout.matches(buffer, starts[rows])]
+    same_size = np.flatnonzero([len(raw) == len(raws[0]) for raw in raws])
+    rows = same_size[layout.matches(buffer, starts[same_size])]
+    assert [row for row in same_size if layout.fits(raws[row])] == rows.tolist()
     assert 0 in rows
     assert guarded or {0, 1, 3} <= set(rows.tolist())
     columns = layout.columns(buffer, starts[rows])
     for index, row in enumerate(rows):
         message = decode(raws[row], TOP)
         expected = {key: value for path in wanted for key, value in follow(message, path)}
-        assert set(columns) == set(expected)
+        alone = layout.read(raws[row]).columns
+        assert set(columns) == set(alone) == set(expected)
         for key, value in expected.items():
             with np.errstate(invalid="ignore"):
                 numbers_ = np.asarray(value, dtype=np.float64).ravel()
             np.testing.assert_array_equal(columns[key][index], numbers_, err_msg=key)
+            np.testing.assert_array_equal(alone[key], numbers_[None], err_msg=key)
         for path in same:
             found = [value for _, value in follow(message, path)]
             flat = [t for value in found for t in ([value] if isinstance(value, str) else value)]
@@ -157,7 +160,10 @@ def test_damaged_bytes_are_refused_or_read_inside_their_bounds(
         return
     zero = np.zeros(1, np.int64)
     assert layout.matches(buffer, zero).all()
-    layout.columns(buffer, zero)
+    assert layout.fits(cut)
+    columns, alone = layout.columns(buffer, zero), layout.read(cut).columns
+    for key, column in columns.items():
+        np.testing.assert_array_equal(alone[key], column, err_msg=key)
 
 
 def test_content_that_decides_is_guarded() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from offrl_contract import InputError, robot_from_yaml
 from offrl_contract.definitions import add_text, distro_definitions, noetic_definitions
-from offrl_contract.field_plan import FieldPlan
+from offrl_contract.field_plan import FieldPlan, Fields
 from offrl_contract.frames import POSE_PARTS, Edge, compose, invert, sample_pose, tree_of
 from offrl_contract.live import Live
 from offrl_contract.reader import MalformedMessageError, TermReader
@@ -200,10 +200,10 @@ def test_columns_and_messages_give_the_same_transforms(wire: str) -> None:
     starts = np.arange(3) * len(raws[0])
     layout = plan.layout(np.frombuffer(raws[0], np.uint8))
     assert layout.matches(buffer, starts).all()
-    batch = reader.read(layout.columns(buffer, starts), layout.texts)
+    batch = reader.read(Fields(layout.columns(buffer, starts), layout.texts))
     assert [(each.child, each.parent) for each in batch] == [("odom", "map"), ("base", "odom")]
     for row, message in enumerate(messages):
-        for whole, one in zip(batch, reader.read_message(message), strict=True):
+        for whole, one in zip(batch, reader.read(reader.fields(message)), strict=True):
             assert (one.child, one.parent) == (whole.child, whole.parent)
             np.testing.assert_array_equal(one.poses[0], whole.poses[row])
 
@@ -212,7 +212,9 @@ def test_the_last_transform_of_one_instant_counts() -> None:
     log, reader = TransformLog(), TransformReader(STORE)
     for row, (stamp, x) in enumerate(((5, 1.0), (0, 2.0), (5, 3.0))):
         first, last = ("base", "odom", yawed(0.0, x, 0.0)), ("base", "odom", yawed(x, 0.0, 0.0))
-        log.add(np.array([stamp]), np.array([row]), reader.read_message(tf_message(first, last)))
+        log.add(
+            np.array([stamp]), np.array([row]), reader.read(reader.fields(tf_message(first, last)))
+        )
     found = log.series()["base"]
     assert found.stamps.tolist() == [0, 0, 5, 5, 5, 5]
     assert found.values[-1, 0] == 3.0
@@ -248,7 +250,7 @@ def test_bag_and_live_give_the_same_poses(
             sent.append((at * MS, "/goal", stamped(pose, parent), POSE))
         else:
             made = tf_message((child, parent, pose))
-            found = reader.read_message(made)
+            found = reader.read(reader.fields(made))
             logs[topic].add(np.array([at * MS]), np.array([row]), found)
             sent.append((at * MS, "/tf" if topic == "tf" else "/tf_static", made, TF))
     ticks = np.arange(phase, 1700, 100, dtype=np.int64) * MS

@@ -5,6 +5,8 @@ import pytest
 from offrl_contract import InputError
 from offrl_contract.counts import ValueCounts
 from offrl_contract.definitions import distro_definitions, noetic_definitions
+from offrl_contract.field_plan import Fields
+from offrl_contract.field_reader import FieldReader
 from offrl_contract.reader import MalformedMessageError, MessageReader, TermReader
 from offrl_contract.robot import Term
 from pydantic import ValidationError
@@ -47,10 +49,15 @@ def test_joints_are_picked_by_name() -> None:
     )
     names, position, velocity = ["hip", "foot", "knee"], [1.0, 2.0, 3.0], [4.0, 5.0, 6.0]
     message = make(kind, name=names, position=np.array(position), velocity=np.array(velocity))
-    assert reader.values(through_the_wire(message, kind)).tolist() == [3.0, 1.0, 6.0, 4.0]
+    assert reader.values(reader.fields(through_the_wire(message, kind))).tolist() == [
+        3.0,
+        1.0,
+        6.0,
+        4.0,
+    ]
     message = make(kind, name=["hip"], position=np.array([1.0]), velocity=np.array([1.0]))
     with pytest.raises(MalformedMessageError, match="no 'knee' in the message"):
-        reader.values(message)
+        reader.values(reader.fields(message))
 
 
 def test_scan_outside_its_range_is_no_reading_or_no_return() -> None:
@@ -58,9 +65,11 @@ def test_scan_outside_its_range_is_no_reading_or_no_return() -> None:
     reader = TermReader(term(type=kind, field="ranges", bins=3, clip=[0.0, 9.0]), STORE)
     ranges = np.array([0.0, 2.0, np.inf, np.inf, 99.0, 3.0], np.float32)
     message = make(kind, ranges=ranges, range_min=0.1, range_max=10.0)
-    assert reader.values(through_the_wire(message, kind)).tolist() == [2.0, 9.0, 3.0]
+    assert reader.values(reader.fields(through_the_wire(message, kind))).tolist() == [2.0, 9.0, 3.0]
     message = make(kind, ranges=np.zeros(6, np.float32), range_min=0.1, range_max=10.0)
-    assert np.isnan(reader.values(message)).all()  # no bin has a reading: the tick is not usable
+    assert np.isnan(
+        reader.values(reader.fields(message))
+    ).all()  # no bin has a reading: the tick is not usable
 
 
 def test_what_the_rules_dealt_with_is_counted_and_sums() -> None:
@@ -69,13 +78,13 @@ def test_what_the_rules_dealt_with_is_counted_and_sums() -> None:
     reader = TermReader(term(type=kind, field="ranges", bins=2, clip=[0.5, 4.0]), STORE)
     ranges = np.array([0.05, np.nan, 0.3, 9.0, 2.0, np.inf, -np.inf, 12.0], np.float32)
     first = make(kind, ranges=ranges, range_min=0.1, range_max=10.0)
-    values, counts = reader.read_message(through_the_wire(first, kind))
+    values, counts = reader.read(reader.fields(through_the_wire(first, kind)))
     np.testing.assert_array_equal(values, [[0.5, 2.0]])
     assert counts == ValueCounts(
         1, 8, nan=1, inf=2, out_of_range=2, most_missing=5 / 8, clipped=1, lengths={8: 1}
     )
     second = make(kind, ranges=np.full(4, 1.0, np.float32), range_min=0.1, range_max=10.0)
-    total = counts + counts + reader.read_message(second)[1]
+    total = counts + counts + reader.read(reader.fields(second))[1]
     assert (total.messages, total.values, total.inf, total.lengths) == (3, 20, 4, {8: 2, 4: 1})
 
 
@@ -83,7 +92,7 @@ def test_values_of_a_batch_are_counted_at_once() -> None:
     kind = "nav_msgs/msg/Odometry"
     reader = TermReader(term(type=kind, field="twist.twist.linear.x", clip=[-1, 1]), STORE)
     column = np.array([0.0, 3.0, np.nan, np.inf, -2.0])[:, None]
-    values, counts = reader.read({"twist.twist.linear.x": column}, {})
+    values, counts = reader.read(Fields({"twist.twist.linear.x": column}, {}))
     np.testing.assert_array_equal(values[:, 0], [0.0, 1.0, np.nan, 1.0, -1.0])
     assert counts == ValueCounts(5, 5, nan=1, inf=1, clipped=2)
 
@@ -103,15 +112,15 @@ def test_a_scan_with_too_many_missing_readings_is_unusable() -> None:
         )
         for n in (2, 3, 4)
     ]
-    assert reader.values(messages[1]).tolist() == [2.0, 2.0]
+    assert reader.values(reader.fields(messages[1])).tolist() == [2.0, 2.0]
     with pytest.raises(MalformedMessageError, match="t: 4 of 10 readings are missing, at most 3 m"):
-        reader.values(messages[2])
-    one_by_one = [reader.read_message(message) for message in messages]
+        reader.values(reader.fields(messages[2]))
+    one_by_one = [reader.read(reader.fields(message)) for message in messages]
     ranges = np.stack([message.ranges for message in messages])
     limits = {
         name: np.full((3, 1), value) for name, value in (("range_min", 0.1), ("range_max", 10.0))
     }
-    values, counts = reader.read({"ranges": ranges, **limits}, {})
+    values, counts = reader.read(Fields({"ranges": ranges, **limits}, {}))
     np.testing.assert_array_equal(values, np.concatenate([each for each, _ in one_by_one]))
     np.testing.assert_array_equal(np.isnan(values).all(1), [False, False, True])
     assert (counts.scarce, counts.most_missing) == (1, 0.4)
@@ -128,7 +137,7 @@ def test_quaternion_becomes_a_heading() -> None:
     reader = TermReader(term(type=kind, field="pose.orientation", yaw=True), STORE)
     turn = STORE.types["geometry_msgs/msg/Quaternion"](0.0, 0.0, np.sin(0.4), np.cos(0.4))
     pose = make("geometry_msgs/msg/Pose", orientation=turn)
-    values = reader.values(through_the_wire(make(kind, pose=pose), kind))
+    values = reader.values(reader.fields(through_the_wire(make(kind, pose=pose), kind)))
     np.testing.assert_allclose(values, [0.8])
 
 
@@ -146,9 +155,31 @@ def test_header_stamp_is_read_from_either_wire_without_decoding() -> None:
         raw = bytes((store.serialize_cdr if wire == "cdr" else store.serialize_ros1)(imu, kind))
         reader = MessageReader(kind, store, wire)  # type: ignore[arg-type]
         assert reader.header_stamp(raw) == 12 * 10**9 + 34
-        assert TermReader(term(type=kind, field="angular_velocity.z"), store).values(
-            reader.read(raw)
-        ).tolist() == [3.0]
+        turning = TermReader(term(type=kind, field="angular_velocity.z"), store)
+        assert turning.values(turning.fields(reader.read(raw))).tolist() == [3.0]
+
+
+def test_fields_are_the_same_by_layout_and_by_rosbags() -> None:
+    """Of one type, in turns of three lengths; cut off, the message is refused by name."""
+    kind = "sensor_msgs/msg/JointState"
+    terms = [TermReader(term(type=kind, field="position", select=["hip"]), STORE)]
+    reader = FieldReader(kind, terms, STORE)
+    for names in (
+        ["hip"],
+        ["knee", "hip"],
+        ["hip", "knee"],
+        ["knee", "hip"],
+        ["toe", "shin", "hip"],
+    ):
+        place = np.arange(1.0, len(names) + 1.0)
+        raw = bytes(STORE.serialize_cdr(make(kind, name=names, position=place), kind))
+        by_layout, by_rosbags = reader.read(raw), reader.read_generally(raw)
+        assert by_layout.columns["position"].tolist() == [place.tolist()]
+        assert by_rosbags.columns["position"].tolist() == [place.tolist()]
+        assert list(by_layout.texts["name"]) == list(by_rosbags.texts["name"]) == names
+        assert terms[0].values(by_layout) == [names.index("hip") + 1.0]
+        with pytest.raises(MalformedMessageError, match=f"{kind} of {len(raw) - 8} bytes"):
+            reader.read(raw[:-8])
 
 
 @pytest.mark.parametrize(

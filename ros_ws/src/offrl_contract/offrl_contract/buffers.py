@@ -16,7 +16,7 @@ class Payload:
     """A message as it came, decoded at most once."""
 
     content: Any
-    """Bytes, or a deserialised message."""
+    """Bytes or a deserialised message, then the fields that its terms read."""
     problems: dict[str, str] = field(default_factory=dict)
     """Why it could not be decoded, by term."""
     values: dict[str, Floats] = field(default_factory=dict)

@@ -11,7 +11,8 @@ in each entry, and its slots are `transforms[0].transform.translation.x` and so 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,20 @@ class Slot:
         """Size [bytes]."""
         return self.count * self.dtype.itemsize
 
+    @cached_property
+    def large(self) -> bool:
+        """Whether it stays in single precision until it is reduced."""
+        return self.width > _NARROW and self.dtype == np.float32
+
+
+class Fields(NamedTuple):
+    """The wanted fields of T messages of one layout."""
+
+    columns: Mapping[str, Array]
+    """(T, count) by path; where T is 1, large arrays may be views."""
+    texts: Mapping[str, Sequence[str]]
+    """Strings that the messages share, by path."""
+
 
 class Layout:
     """Where things are in messages like the template."""
@@ -62,7 +77,21 @@ class Layout:
         ends = [at + len(content) for at, content in guards]
         ends += [slot.offset + slot.width for slot in slots.values()]
         self._width = max(ends, default=0)
-        self._words = [word for at, content in _merged(guards) for word in _words(at, content)]
+        self._guards = [(at, at + len(content), content) for at, content in _merged(guards)]
+        self._words = [word for at, _, content in self._guards for word in _words(at, content)]
+
+    def fits(self, message: bytes | memoryview) -> bool:
+        """Whether a message has the template's layout, given that it has its size."""
+        return all(message[begin:end] == content for begin, end, content in self._guards)
+
+    def read(self, message: bytes | memoryview) -> Fields:
+        """Return the wanted fields of one message that fits."""
+        columns: dict[str, Array] = {}
+        with np.errstate(invalid="ignore"):
+            for path, slot in self.slots.items():
+                values = np.frombuffer(message, slot.dtype, slot.count, slot.offset)
+                columns[path] = (values if slot.large else values.astype(np.float64)).reshape(1, -1)
+        return Fields(columns, self.texts)
 
     def matches(self, buffer: Bytes, starts: Starts) -> NDArray[np.bool_]:
         """Whether the messages that start there have the template's layout (n,)."""
@@ -81,8 +110,8 @@ class Layout:
                 columns[path] = np.empty((len(starts), 0))
                 continue
             values = rows[:, slot.offset : slot.offset + slot.width].view(slot.dtype)
-            if slot.width > _NARROW and values.dtype == np.float32:
-                columns[path] = values  # large arrays stay half as large until they are reduced
+            if slot.large:
+                columns[path] = values
                 continue
             with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
                 columns[path] = values.astype(np.float64)

@@ -5,6 +5,7 @@ bag give the same rows. Nothing is decoded before a tick asks for it: under a fl
 the newest is.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,10 @@ from rosbags.typesys.store import Typestore
 
 from offrl_contract.buffers import Buffer, Entry, Payload
 from offrl_contract.errors import InputError
+from offrl_contract.field_plan import Fields
+from offrl_contract.field_reader import FieldReader
 from offrl_contract.frames import NO_TREE, Tree
-from offrl_contract.reader import MalformedMessageError, Message, MessageReader, TermReader
+from offrl_contract.reader import MalformedMessageError, Message, TermReader
 from offrl_contract.robot import (
     CLOCKS,
     TRANSFORM_TOPICS,
@@ -27,8 +30,11 @@ from offrl_contract.robot import (
 )
 from offrl_contract.sampling import (
     Fault,
+    Floats,
+    Held,
     Sample,
     Series,
+    Times,
     nanoseconds,
     observation_vector,
     sample_actions,
@@ -59,6 +65,50 @@ class Observation:
     """Empty where the vector may be used."""
 
 
+class _LiveTerm:
+    """The latest messages of a term."""
+
+    def __init__(self, reader: TermReader, fields: FieldReader, buffer: Buffer[Payload]) -> None:
+        self.reader = reader
+        self.buffer = buffer
+        self._fields = fields
+        self._name = reader.term.name
+        self._nothing = np.full(reader.width, np.nan)
+
+    def hold(self, ticks: Times) -> tuple[Floats, Times]:
+        """Return values (T, w) and ages (T,) [ns] at ticks, decoding just these messages."""
+        times = ticks.tolist()
+        held = [self.buffer.newest(tick) for tick in times]
+        values = [self._decode(entry.payload) if entry else self._nothing for entry in held]
+        ages = [t - entry.stamp if entry else -1 for t, entry in zip(times, held, strict=True)]
+        return np.array(values), np.array(ages)
+
+    def poses(self, ticks: list[int]) -> Series:
+        """Return the poses that ticks [ns] can pick, and the frame of each."""
+        chosen = self.buffer.needed(ticks)
+        values = np.full((len(chosen), self.reader.width), np.nan)
+        for row, entry in enumerate(chosen):
+            values[row] = self._decode(entry.payload)
+        return Series(
+            np.array([entry.stamp for entry in chosen], dtype=np.int64),
+            values,
+            np.array([entry.received for entry in chosen], dtype=np.int64),
+            np.array([entry.payload.frame for entry in chosen], np.str_),
+        )
+
+    def _decode(self, payload: Payload) -> Floats:
+        if self._name not in payload.values:
+            try:
+                if not isinstance(payload.content, Fields):
+                    payload.content = self._fields.read(payload.content)
+                payload.values[self._name] = self.reader.values(payload.content)
+                payload.frame = self.reader.frame_id(payload.content) or payload.frame
+            except MalformedMessageError as error:
+                payload.problems[self._name] = str(error)
+                payload.values[self._name] = self._nothing
+        return payload.values[self._name]
+
+
 class Live:
     """Holds the latest messages of a robot's topics and gives the observation at a tick."""
 
@@ -69,31 +119,38 @@ class Live:
         self._terms: dict[str, ObservationTerm | Signal | ActionTerm] = {
             term.name: term for term in (*wanted, *robot.action)
         }
-        self._readers = {name: TermReader(term, store) for name, term in self._terms.items()}
-        self._messages = {
-            topic: MessageReader(type_name, store)
+        readers = {name: TermReader(term, store) for name, term in self._terms.items()}
+        self._fields = {
+            topic: FieldReader(
+                type_name, [each for each in readers.values() if each.term.topic == topic], store
+            )
             for topic, type_name in robot.topics(signals).items()
         }
-        for reader in self._messages.values():  # so that the first tick is no slower
-            reader.prepare()
+        for fields in self._fields.values():  # so that the first tick is no slower
+            fields.general.prepare()
         framed = any(map(self._frame, self._terms))
         self._transforms = LiveTransforms(store) if framed else None
-        self._keys = {name: self._key(term) for name, term in self._terms.items()}
-        self._check_headers()
+        keys = {name: self._key(term) for name, term in self._terms.items()}
+        self._check_headers(keys)
+        self._buffers: dict[tuple[str, Clock], Buffer[Payload]] = {
+            key: Buffer() for key in keys.values()
+        }
+        self._live = {
+            name: _LiveTerm(readers[name], self._fields[key[0]], self._buffers[key])
+            for name, key in keys.items()
+        }
         self._observed = [term.name for term in robot.observation if term.source != "action"]
         if len(self._observed) < len(robot.observation):
             self._observed += [term.name for term in robot.action]
         longest = max((term.history for term in robot.observation), default=1)
         self._window = (longest + 1) * robot.period
-        self.reset()
 
     def reset(self) -> None:
         """Forget everything but static transforms, as after a jump of the clock."""
         if self._transforms:
             self._transforms.reset()
-        self._buffers: dict[tuple[str, Clock], Buffer[Payload]] = {
-            key: Buffer() for key in self._keys.values()
-        }
+        for buffer in self._buffers.values():
+            buffer.entries.clear()
 
     @property
     def buffered(self) -> int:
@@ -102,7 +159,7 @@ class Live:
 
     def reader(self, name: str) -> TermReader:
         """Return the compiled reader of a term."""
-        return self._readers[name]
+        return self._live[name].reader
 
     def push(
         self, topic: str, stamp: int, content: bytes | Message, published: int | None = None
@@ -114,8 +171,7 @@ class Live:
         a message of /tf or /tf_static that cannot be decoded.
         """
         if self._transforms and topic in TRANSFORM_TOPICS:
-            message = self._message(topic, content)
-            self._transforms.push(topic, stamp, message, self._window)
+            self._transforms.push(topic, stamp, content, self._window)
         payload = Payload(content)
         for clock in CLOCKS:
             buffer = self._buffers.get((topic, clock))
@@ -131,7 +187,7 @@ class Live:
     def observe(self, tick: int) -> Observation:
         """Return the observation at a tick [ns]."""
         ticks = np.array([tick], dtype=np.int64)
-        series = {name: self._series(name, tick) for name in self._observed}
+        series = self._held(self._observed, tick)
         terms = sample_observation(self.robot, series, ticks, self._tree(tick))
         faults = tuple(
             self._fault(name, each, tick) for name, each in terms.items() if each.faults[0]
@@ -140,7 +196,7 @@ class Live:
 
     def actions(self, tick: int) -> Sample:
         """Return the command in force at a tick [ns], (1, a)."""
-        series = {term.name: self._series(term.name, tick) for term in self.robot.action}
+        series = self._held([term.name for term in self.robot.action], tick)
         return sample_actions(self.robot, series, np.array([tick], dtype=np.int64))
 
     def signals(self, tick: int) -> dict[str, Sample]:
@@ -148,9 +204,7 @@ class Live:
         ticks = np.array([tick], dtype=np.int64)
         tree = self._tree(tick)
         return {
-            term.name: sample_term(
-                self.robot, term, {term.name: self._series(term.name, tick)}, ticks, tree
-            )
+            term.name: sample_term(self.robot, term, self._held([term.name], tick), ticks, tree)
             for term in self.robot.signals
         }
 
@@ -159,22 +213,18 @@ class Live:
         clock = "receive" if isinstance(term, ActionTerm) else self.robot.clock_of(term)
         return term.topic, clock
 
-    def _check_headers(self) -> None:
-        for name, (topic, clock) in self._keys.items():
-            if clock == "header" and not self._messages[topic].has_header:
+    def _check_headers(self, keys: Mapping[str, tuple[str, Clock]]) -> None:
+        for name, (topic, clock) in keys.items():
+            if clock == "header" and not self._fields[topic].general.has_header:
                 raise InputError(
-                    f"term '{name}': clock: header, but {self._messages[topic].type_name} "
+                    f"term '{name}': clock: header, but {self._terms[name].type} "
                     "does not begin with a header. Use clock: receive."
                 )
 
     def _header_stamp(self, topic: str, content: bytes | Message) -> int:
         if isinstance(content, (bytes, memoryview)):
-            return self._messages[topic].header_stamp(content)
+            return self._fields[topic].general.header_stamp(content)
         return int(content.header.stamp.sec) * 10**9 + int(content.header.stamp.nanosec)
-
-    def _message(self, topic: str, content: bytes | Message) -> Message:
-        raw = isinstance(content, (bytes, memoryview))
-        return self._messages[topic].read(content) if raw else content
 
     def _steps(self, tick: int) -> list[int]:
         """Return the ticks that a term's history can look back to [ns]."""
@@ -184,33 +234,13 @@ class Live:
     def _tree(self, tick: int) -> Tree:
         return self._transforms.tree(self._steps(tick)) if self._transforms else NO_TREE
 
-    def _series(self, name: str, tick: int) -> Series:
-        """Decode just the samples of a term that the tick, with its history, can pick."""
-        topic, clock = self._keys[name]
-        chosen = self._buffers[topic, clock].needed(self._steps(tick))
-        values = np.full((len(chosen), self._readers[name].width), np.nan)
-        for row, entry in enumerate(chosen):
-            values[row] = self._decode(name, topic, entry.payload)
-        stamps = np.array([entry.stamp for entry in chosen], dtype=np.int64)
-        received = None
-        if clock != "receive":
-            received = np.array([entry.received for entry in chosen], dtype=np.int64)
-        framed = self._readers[name].framed
-        frames = np.array([entry.payload.frame for entry in chosen], np.str_) if framed else None
-        return Series(stamps, values, received, frames)
-
-    def _decode(self, name: str, topic: str, payload: Payload) -> NDArray[np.float64]:
-        reader = self._readers[name]
-        if name not in payload.values:
-            try:
-                payload.content = self._message(topic, payload.content)
-                payload.values[name] = reader.values(payload.content)
-                if reader.framed:
-                    payload.frame = reader.frame_id(reader.texts(payload.content))
-            except MalformedMessageError as error:
-                payload.problems[name] = str(error)
-                payload.values[name] = np.full(reader.width, np.nan)
-        return payload.values[name]
+    def _held(self, names: list[str], tick: int) -> dict[str, Held]:
+        """Return what holds the samples of terms; poses are those that the tick can pick."""
+        steps = self._steps(tick) if self._transforms else []
+        return {
+            name: self._live[name].poses(steps) if self._frame(name) else self._live[name]
+            for name in names
+        }
 
     def _fault(self, name: str, at_tick: Sample, tick: int) -> TermFault:
         """Put a fault into words."""
@@ -228,11 +258,11 @@ class Live:
 
     def _problem(self, name: str, tick: int) -> str:
         """Return why the latest unusable message of a term's history is so; "" for its values."""
-        if name not in self._keys:
+        if name not in self._live:
             return ""
         term = self._terms[name]
         history = term.history if isinstance(term, ObservationTerm) else 1
-        held = self._buffers[self._keys[name]].needed(self._steps(tick)[:history])
+        held = self._live[name].buffer.needed(self._steps(tick)[:history])
         problems = (entry.payload.problems.get(name) for entry in reversed(held))
         return next(filter(None, problems), "")
 
@@ -241,7 +271,7 @@ class Live:
         term = self._terms.get(name)
         if not isinstance(term, Term) or not self._frame(name):
             return None
-        held = self._buffers[self._keys[name]].newest(tick)
+        held = self._live[name].buffer.newest(tick)
         return held if held and tick - held.stamp <= nanoseconds(term.max_age) else None
 
     def _frame(self, name: str) -> str:

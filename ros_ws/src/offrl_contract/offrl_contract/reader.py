@@ -1,7 +1,7 @@
-"""Reads the fields that a robot file names out of message bytes, from a bag or from a live topic.
+"""Turns the fields that a robot file names into the values of its terms, for bag and robot alike.
 
-This is the general path: `rosbags` deserialises the message, CDR of either endianness or the
-ROS 1 wire, and the named fields are picked from it.
+The fields come out of bytes by `field_plan`. Here is the general path as well: `rosbags`
+deserialises a message, CDR of either endianness or the ROS 1 wire, and they are picked from it.
 """
 
 import math
@@ -20,12 +20,12 @@ from rosbags.typesys.store import Typestore
 from offrl_contract.counts import ValueCounts
 from offrl_contract.definitions import require_type
 from offrl_contract.errors import InputError, nearest
+from offrl_contract.field_plan import Array, Fields
 from offrl_contract.frames import POSE_PARTS, clean
 from offrl_contract.lazy_typestore import types_below
 from offrl_contract.robot import ActionTerm, Term
 from offrl_contract.transforms import clipped, reduced
 
-Array = NDArray[np.float64]
 Wire = Literal["cdr", "ros1"]
 Message = Any
 """A deserialised message: an object with one attribute per field."""
@@ -142,9 +142,22 @@ class TermReader:
         """Text fields that decide where the values are."""
         self._getters = {path: attrgetter(path) for path in self.paths}
 
-    def values(self, message: Message) -> Array:
+    def fields(self, message: Message) -> Fields:
+        """Pick the fields of one message (1, count) that has been deserialised."""
+        columns = {
+            path: np.asarray(getter(message), dtype=np.float64).reshape(1, -1)
+            for path, getter in self._getters.items()
+        }
+        texts: dict[str, Sequence[str]] = {}
+        if self.framed:
+            texts[_FRAME_ID] = [message.header.frame_id]
+        elif self._selects:
+            texts[_NAMES] = message.name
+        return Fields(columns, texts)
+
+    def values(self, fields: Fields) -> Array:
         """Return the term's values (width,) of one message. Raises MalformedMessageError."""
-        found = self._values(self._columns(message), self.texts(message))
+        found = self._values(fields)
         if self._most_missing < 1.0:
             missing = float(missing_share(found.raw)[0])
             if missing > self._most_missing:
@@ -157,41 +170,29 @@ class TermReader:
         values: Array = found.clipped[0]
         return values
 
-    def read(
-        self, columns: Mapping[str, Array], texts: Mapping[str, Sequence[str]]
-    ) -> tuple[Array, ValueCounts]:
+    def read(self, fields: Fields) -> tuple[Array, ValueCounts]:
         """Return values (T, width) of T messages, and what was found in them.
 
-        `columns` (T, count) by path hold the fields `paths`, `texts` the strings of the fields
-        `same`, which the messages share. Raises MalformedMessageError.
+        The columns hold the fields `paths`, the texts the strings of the fields `same`. Raises
+        MalformedMessageError.
         """
-        found = self._values(columns, texts)
+        found = self._values(fields)
         missing = missing_share(found.raw)
         scarce = missing > self._most_missing
         kept = np.where(scarce[:, None], np.nan, found.clipped) if scarce.any() else found.clipped
         return kept, self._counts(found, missing, scarce)
 
-    def read_message(self, message: Message) -> tuple[Array, ValueCounts]:
-        """Return values (1, width) of one message as `read` does. Raises MalformedMessageError."""
-        return self.read(self._columns(message), self.texts(message))
-
-    def frame_id(self, texts: Mapping[str, Sequence[str]]) -> str:
+    def frame_id(self, fields: Fields) -> str:
         """Return the frame in which the poses are given; "" for a term without `frame`."""
-        return clean(texts[_FRAME_ID][0]) if self.framed else ""
+        return clean(fields.texts[_FRAME_ID][0]) if self.framed else ""
 
-    def texts(self, message: Message) -> dict[str, Sequence[str]]:
-        """Return the strings of the fields `same` of one message."""
-        if self.framed:
-            return {_FRAME_ID: [message.header.frame_id]}
-        return {_NAMES: message.name} if self._selects else {}
-
-    def _values(self, columns: Mapping[str, Array], texts: Mapping[str, Sequence[str]]) -> "_Found":
-        seen = self._fields(columns, texts.get(_NAMES, ()))
-        raw, outside = self._in_range(columns, seen) if self._laser else (seen, 0)
+    def _values(self, fields: Fields) -> "_Found":
+        seen = self._joined(fields.columns, fields.texts.get(_NAMES, ()))
+        raw, outside = self._in_range(fields.columns, seen) if self._laser else (seen, 0)
         values = self._reduced(raw)
         return _Found(seen, raw, outside, values, self._clipped(values))
 
-    def _fields(self, columns: Mapping[str, Array], names: Sequence[str]) -> Array:
+    def _joined(self, columns: Mapping[str, Array], names: Sequence[str]) -> Array:
         """Return the fields (T, fields, n) out of columns (T, count) by path.
 
         `names` are those of a JointState, where the term selects by name. Raises
@@ -261,12 +262,6 @@ class TermReader:
             clipped=beyond,
             lengths={seen.shape[2]: len(seen)} if array else {},
         )
-
-    def _columns(self, message: Message) -> dict[str, Array]:
-        return {
-            path: np.asarray(getter(message), dtype=np.float64).reshape(1, -1)
-            for path, getter in self._getters.items()
-        }
 
     def _paths(self) -> tuple[str, ...]:
         term = self.term

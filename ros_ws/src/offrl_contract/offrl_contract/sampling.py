@@ -17,6 +17,7 @@ from offrl_contract.robot import ActionTerm, ObservationTerm, Robot, Signal
 from offrl_contract.series import (
     Fault,
     Floats,
+    Held,
     Sample,
     Series,
     Times,
@@ -29,6 +30,7 @@ from offrl_contract.transforms import clipped
 __all__ = [
     "Fault",
     "Floats",
+    "Held",
     "Sample",
     "Series",
     "Times",
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 
-def sample_actions(robot: Robot, series: Mapping[str, Series], ticks: Times) -> Sample:
+def sample_actions(robot: Robot, series: Mapping[str, Held], ticks: Times) -> Sample:
     """Return the commands in force when the ticks begin (T, a), clipped to their limits."""
     held = _join(
         [sample(series[term.name], ticks, nanoseconds(term.hold)) for term in robot.action]
@@ -49,7 +51,7 @@ def sample_actions(robot: Robot, series: Mapping[str, Series], ticks: Times) -> 
 def sample_term(
     robot: Robot,
     term: ObservationTerm | Signal,
-    series: Mapping[str, Series],
+    series: Mapping[str, Held],
     ticks: Times,
     tree: Tree = NO_TREE,
 ) -> Sample:
@@ -68,15 +70,16 @@ def sample_term(
 
 
 def _sample_in_frame(
-    term: ObservationTerm | Signal, series: Series, ticks: Times, tree: Tree
+    term: ObservationTerm | Signal, series: Held, ticks: Times, tree: Tree
 ) -> Sample:
+    assert isinstance(series, Series)
     ages = nanoseconds(term.max_age), nanoseconds(term.frame_max_age)
     found = sample_pose(series, ticks, term.frame, tree, *ages)
     return replace(found, values=clipped(term, found.values))
 
 
 def sample_observation(
-    robot: Robot, series: Mapping[str, Series], ticks: Times, tree: Tree = NO_TREE
+    robot: Robot, series: Mapping[str, Held], ticks: Times, tree: Tree = NO_TREE
 ) -> dict[str, Sample]:
     """Return every observation term at the ticks, in the order of the vector."""
     return {term.name: sample_term(robot, term, series, ticks, tree) for term in robot.observation}
@@ -90,7 +93,7 @@ def observation_vector(samples: Mapping[str, Sample]) -> NDArray[np.float32]:
         )
 
 
-def action_of_tick(robot: Robot, series: Mapping[str, Series], ticks: Times) -> Sample:
+def action_of_tick(robot: Robot, series: Mapping[str, Held], ticks: Times) -> Sample:
     """Return the action of each tick (T, a): the command in force when the next one begins."""
     return sample_actions(robot, series, ticks + robot.period)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,17 @@ class Fault(IntEnum):
     """NaN, inf or beyond single precision, or a message that could not be decoded."""
 
 
+class Held(Protocol):
+    """What knows the sample of a term that holds at a time."""
+
+    def hold(self, ticks: Times) -> tuple[Floats, Times]:
+        """Return the values (T, d) that hold at ticks (T,) [ns], and their ages (T,) [ns].
+
+        The age is -1 where there is none.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Series:
     """Samples of one term, in order of time."""
@@ -38,6 +50,14 @@ class Series:
     """(n,) [ns] when each arrived, where the stamps are of another clock: not known before."""
     frames: Texts | None = None
     """(n,) the frame in which each pose is given, where the samples are poses."""
+
+    def hold(self, ticks: Times) -> tuple[Floats, Times]:
+        """Hold causally: the newest sample that has arrived by each tick."""
+        if not len(self.stamps):
+            return np.full((len(ticks), self.values.shape[1]), np.nan), np.full(len(ticks), -1)
+        index = newest(self, ticks)
+        ages = np.where(index < 0, -1, ticks - self.stamps[index])
+        return self.values[index], ages
 
 
 @dataclass(frozen=True)
@@ -68,17 +88,11 @@ def newest(series: Series, ticks: Times) -> Times:
     return index
 
 
-def sample(series: Series, ticks: Times, max_age: int) -> Sample:
-    """Hold a series causally at ticks (T,) [ns]; samples older than max_age [ns] are stale."""
-    if not len(series.stamps):
-        empty = np.full((len(ticks), series.values.shape[1]), np.nan)
-        return Sample(empty, np.full(len(ticks), Fault.MISSING, np.uint8), np.full(len(ticks), -1))
-    index = newest(series, ticks)
-    missing = index < 0
-    values = series.values[index]
-    ages = np.where(missing, -1, ticks - series.stamps[index])
-    faults = np.zeros(len(ticks), np.uint8)
-    faults[~(np.abs(values) <= _LARGEST).all(axis=1)] = Fault.NOT_FINITE
+def sample(held: Held, ticks: Times, max_age: int) -> Sample:
+    """Sample a term at ticks (T,) [ns]; what is older than max_age [ns] is stale."""
+    values, ages = held.hold(ticks)
+    usable = np.abs(values).max(axis=1, initial=0.0) <= _LARGEST
+    faults = np.where(usable, np.uint8(Fault.NONE), np.uint8(Fault.NOT_FINITE))
     faults[ages > max_age] = Fault.STALE
-    faults[missing] = Fault.MISSING
+    faults[ages < 0] = Fault.MISSING
     return Sample(values, faults, ages)

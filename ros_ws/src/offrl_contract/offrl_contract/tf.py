@@ -1,6 +1,6 @@
 """Transforms out of the messages of /tf and /tf_static, for a bag and for a live robot."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +8,10 @@ from rosbags.typesys.store import Typestore
 
 from offrl_contract.buffers import Buffer, Entry
 from offrl_contract.definitions import require_type
+from offrl_contract.field_plan import Array, Fields
+from offrl_contract.field_reader import FieldReader
 from offrl_contract.frames import POSE_PARTS, Tree, clean, tree_of
-from offrl_contract.reader import Array, Message
+from offrl_contract.reader import Message
 from offrl_contract.robot import TRANSFORM_TOPICS, TRANSFORM_TYPE
 from offrl_contract.series import Series, Times
 
@@ -41,13 +43,12 @@ class TransformReader:
         self.same = (_CHILD, _PARENT)
         """Text fields that messages of one layout share."""
 
-    def read(
-        self, columns: Mapping[str, Array], texts: Mapping[str, Sequence[str]]
-    ) -> list[Transforms]:
-        """Return the transforms of T messages of one layout, out of its columns and texts.
+    def read(self, fields: Fields) -> list[Transforms]:
+        """Return the transforms of T messages of one layout.
 
         Transforms without a name, or of a frame in itself, are left out, as tf2 does.
         """
+        columns, texts = fields
         found = []
         for index, (child, parent) in enumerate(zip(texts[_CHILD], texts[_PARENT], strict=True)):
             names = clean(child), clean(parent)
@@ -56,20 +57,20 @@ class TransformReader:
                 found.append(Transforms(*names, np.hstack([columns[key] for key in keys])))
         return found
 
-    def read_message(self, message: Message) -> list[Transforms]:
-        """Return the transforms of one message, as `read` does with T = 1."""
+    def fields(self, message: Message) -> Fields:
+        """Pick the fields of one message (1, 1) that has been deserialised."""
         entries = message.transforms
         texts = {
             _CHILD: [entry.child_frame_id for entry in entries],
             _PARENT: [entry.header.frame_id for entry in entries],
         }
-        columns = {}
+        columns: dict[str, Array] = {}
         for index, entry in enumerate(entries):
             place, turn = entry.transform.translation, entry.transform.rotation
             row = (place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w)
             for field, value in zip(_FIELDS, row, strict=True):
                 columns[f"transforms[{index}].transform.{field}"] = np.array([[value]], np.float64)
-        return self.read(columns, texts)
+        return Fields(columns, texts)
 
 
 class TransformLog:
@@ -107,6 +108,8 @@ class LiveTransforms:
 
     def __init__(self, store: Typestore) -> None:
         self._reader = TransformReader(store)
+        self._fields = FieldReader(TRANSFORM_TYPE, [self._reader], store)
+        self._fields.general.prepare()
         self._buffers: dict[str, dict[str, Buffer[Transforms]]] = {DYNAMIC: {}, STATIC: {}}
 
     def reset(self) -> None:
@@ -115,9 +118,12 @@ class LiveTransforms:
         for buffer in self._buffers[STATIC].values():
             buffer.entries = [Entry(0, 0, buffer.entries[-1].payload)]
 
-    def push(self, topic: str, stamp: int, message: Message, window: int) -> None:
-        """Take a message of /tf or /tf_static received at `stamp` [ns]; see `Buffer.push`."""
-        for each in self._reader.read_message(message):
+    def push(self, topic: str, stamp: int, content: bytes | Message, window: int) -> None:
+        """Take a message of /tf or /tf_static received at `stamp` [ns]; see `Buffer.push`.
+
+        Raises MalformedMessageError.
+        """
+        for each in self._reader.read(self._fields.read(content)):
             buffer = self._buffers[topic].setdefault(each.child, Buffer())
             buffer.push(Entry(stamp, stamp, each), window)
 

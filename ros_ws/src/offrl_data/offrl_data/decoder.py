@@ -10,7 +10,7 @@ from offrl_contract.tf import TransformLog, TransformReader
 from rosbags.typesys.store import Typestore
 
 from offrl_data.bags import Topic
-from offrl_data.groups import Group, GroupReader
+from offrl_data.groups import GroupReader
 from offrl_data.storage.base import Batch, rows_at
 
 _STAMP_AT = 4  # after the CDR header, or after the sequence number of ROS 1 [bytes]
@@ -35,10 +35,8 @@ class Decoder:
         self.counts = {name: ValueCounts() for name in terms}
         """What the rules of each term met."""
         self.wire = topic.wire
-        paths = {path for term in terms.values() for path in term.paths}
-        same = {path for term in terms.values() for path in term.same}
-        self._groups = GroupReader(topic, paths, same, store)
-        self.has_header = self._groups.general.has_header
+        self._groups = GroupReader(topic, terms.values(), store)
+        self.has_header = self._groups.has_header
 
     def header_stamps(self, batch: Batch, otherwise: Times) -> Times:
         """Return header stamps (n,) [ns]; `otherwise` where there is none or the bytes end."""
@@ -74,25 +72,17 @@ class Decoder:
             bad = False
             for name, term in self.terms.items():
                 try:
-                    values[name][group.rows], counts, frame = _read(term, group)
+                    if group.fields is None:
+                        raise MalformedMessageError(f"{name}: cannot be deserialised")
+                    values[name][group.rows], counts = term.read(group.fields)
                 except MalformedMessageError:
                     bad = True
                     continue
                 self.counts[name] += counts
                 if term.framed:
-                    frames[name][group.rows] = frame
+                    frames[name][group.rows] = term.frame_id(group.fields)
             self.malformed += len(group.rows) * bad
         return values, frames
-
-
-def _read(term: TermReader, group: Group) -> tuple[Floats, ValueCounts, str]:
-    """Return values (n, width), counts and frame of a group. Raises MalformedMessageError."""
-    if group.columns is not None:
-        texts = group.columns.texts
-        return *term.read(group.columns.values, texts), term.frame_id(texts)
-    if group.message is None:
-        raise MalformedMessageError(f"{term.term.name}: cannot be deserialised")
-    return *term.read_message(group.message), term.frame_id(term.texts(group.message))
 
 
 class TransformDecoder:
@@ -100,7 +90,7 @@ class TransformDecoder:
 
     def __init__(self, topic: Topic, store: Typestore) -> None:
         self._reader = TransformReader(store, topic.type_name)
-        self._groups = GroupReader(topic, set(self._reader.paths), set(self._reader.same), store)
+        self._groups = GroupReader(topic, [self._reader], store)
         self._count = 0
         self.malformed = 0
         self.log = TransformLog()
@@ -108,13 +98,10 @@ class TransformDecoder:
     def decode(self, batch: Batch, received: Times) -> None:
         """Take messages received at (n,) [ns]."""
         for group in self._groups.read(batch):
-            if group.columns is not None:
-                found = self._reader.read(group.columns.values, group.columns.texts)
-            elif group.message is not None:
-                found = self._reader.read_message(group.message)
-            else:
+            if group.fields is None:
                 self.malformed += 1
                 continue
+            found = self._reader.read(group.fields)
             self.log.add(received[group.rows], group.rows + self._count, found)
         self._count += len(received)
 

@@ -1,13 +1,13 @@
 """Messages of one topic in groups of equal layout, whose fields are columns; others alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from offrl_contract.field_plan import FieldPlan, Layout, UnplannableError
-from offrl_contract.reader import MalformedMessageError, Message, MessageReader
+from offrl_contract.field_plan import Fields, UnplannableError
+from offrl_contract.field_reader import FieldReader, Picker
+from offrl_contract.reader import MalformedMessageError
 from rosbags.typesys.store import Typestore
 
 from offrl_data.bags import Topic
@@ -15,19 +15,8 @@ from offrl_data.storage.base import Batch
 
 _LAYOUTS = 64
 """Layouts tried per batch; messages of yet another one take the general path."""
-_KEPT = 256
-"""Layouts remembered from batch to batch."""
 
 Rows = NDArray[np.int64]
-
-
-class Columns(NamedTuple):
-    """The fields of messages of one layout."""
-
-    values: dict[str, NDArray[np.float64]]
-    """(n, count) by path."""
-    texts: Mapping[str, Sequence[str]]
-    """Strings that they share, by path."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +25,17 @@ class Group:
 
     rows: Rows
     """(n,) of the batch."""
-    columns: Columns | None
-    """None for one that took the general path."""
-    message: Message | None
-    """The deserialised one; None where it is malformed, or there are columns."""
+    fields: Fields | None
+    """None for one that cannot be deserialised."""
 
 
 class GroupReader:
     """Splits batches into groups."""
 
-    def __init__(self, topic: Topic, paths: set[str], same: set[str], store: Typestore) -> None:
-        """Plan for number fields `paths` and for strings `same` that a group shares."""
-        self.general = MessageReader(topic.type_name, store, topic.wire)
-        self._plan = FieldPlan(topic.type_name, paths, same, store, topic.wire == "cdr")
-        self._layouts: dict[int, Layout] = {}
+    def __init__(self, topic: Topic, readers: Collection[Picker], store: Typestore) -> None:
+        """Plan for what some readers want of the topic's messages."""
+        self._fields = FieldReader(topic.type_name, readers, store, topic.wire)
+        self.has_header = self._fields.general.has_header
 
     def read(self, batch: Batch) -> Iterator[Group]:
         """Yield all messages of a batch in groups."""
@@ -67,31 +53,17 @@ class GroupReader:
         """Return all messages that are laid out as the first of `left`."""
         first, size = int(left[0]), int(batch.sizes[left[0]])
         try:
-            layout = self._layout_of(batch, first)
+            layout = self._fields.layout(batch.message(first))
         except UnplannableError:
             return self._alone(batch, first)
         same = left[batch.sizes[left] == size]
         rows = same[layout.matches(batch.buffer, batch.starts[same])]
-        values = layout.columns(batch.buffer, batch.starts[rows])
-        return Group(rows, Columns(values, layout.texts), None)
-
-    def _layout_of(self, batch: Batch, row: int) -> Layout:
-        """Return the layout of a message: the last one of its size if it fits.
-
-        Raises UnplannableError.
-        """
-        size = int(batch.sizes[row])
-        known = self._layouts.get(size)
-        if known is None or not known.matches(batch.buffer, batch.starts[row : row + 1])[0]:
-            known = self._plan.layout(np.frombuffer(batch.message(row), np.uint8))
-            if len(self._layouts) > _KEPT:
-                self._layouts.clear()
-            self._layouts[size] = known
-        return known
+        columns = layout.columns(batch.buffer, batch.starts[rows])
+        return Group(rows, Fields(columns, layout.texts))
 
     def _alone(self, batch: Batch, row: int) -> Group:
         try:
-            message = self.general.read(batch.message(row))
+            fields = self._fields.read_generally(batch.message(row))
         except MalformedMessageError:
-            message = None
-        return Group(np.array([row]), None, message)
+            fields = None
+        return Group(np.array([row]), fields)

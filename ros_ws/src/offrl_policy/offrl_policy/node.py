@@ -257,7 +257,9 @@ class PolicyNode(LifecycleNode):
     def _on_backup(self, readers: list[TermReader], message: Any) -> None:
         assert self.controller is not None
         try:
-            command = [value for reader in readers for value in reader.values(message)]
+            command = [
+                value for reader in readers for value in reader.values(reader.fields(message))
+            ]
         except MalformedMessageError as error:
             self.get_logger().warning(f"backup command: {error}", throttle_duration_sec=1.0)
             return
