@@ -144,7 +144,7 @@ def test_the_file_scores_steps_with_the_command_that_was_in_force(policy: Policy
 def test_controller_tells_the_command_that_was_in_force(
     policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After its limits; and nothing where the step was longer than a period."""
+    """After its limits; and nothing where the step was not one period long."""
     controller, store = Controller(policy, Settings()), distro_definitions()
     told: list[np.ndarray] = []
     run = policy.run
@@ -155,11 +155,11 @@ def test_controller_tells_the_command_that_was_in_force(
 
     monkeypatch.setattr(policy, "run", listening)
     sent = []
-    for now in (0.2, 0.4, 0.6, 1.6, 1.8):
+    for now in (0.2, 0.4, 0.6, 1.6, 1.8, 1.8):
         controller.push("/odom", round(now * 1e9) - 1, _odometry(store, x=0.9))
         sent.append(float(controller.tick(round(now * 1e9)).command[0]))
-    assert [each[-1] for each in told] == [0.0, 1.0, 1.0, 0.0, 1.0]  # known
-    assert [each[2] for each in told] == pytest.approx([0.0, sent[0], sent[1], 0.0, sent[3]])
+    assert [each[-1] for each in told] == [0.0, 1.0, 1.0, 0.0, 1.0, 0.0]  # known
+    assert [each[2] for each in told] == pytest.approx([0.0, sent[0], sent[1], 0.0, sent[3], 0.0])
     assert np.abs(np.diff([0.0, *sent[:3]])).max() <= 0.2 + 1e-9  # max_rate over a tick
 
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from offrl_policy.gate import Gate, GateSettings, State
 from offrl_policy.limits import Limiter
-from support import calibration, robot
+from support import ROBOT, calibration, robot
 
 TICK = 50_000_000
 
@@ -82,6 +84,23 @@ def test_limiter_clamps_and_limits_the_rate() -> None:
     np.testing.assert_allclose(command, [1.0, -2.0])
     # a long pause between ticks does not open the limit: two periods at most
     np.testing.assert_allclose(limiter.step(np.array([-1.0, -2.0]), 60.0), [0.6, -2.0])
+
+
+@pytest.mark.parametrize("max_rate", ["[4.0, 8.0]", None])
+@given(steps=st.lists(st.tuples(st.floats(-9.0, 9.0), st.floats(-1.0, 1e6)), max_size=5))
+def test_commands_are_finite_and_inside_the_limits_however_time_goes(
+    max_rate: str | None, steps: list[tuple[float, float]]
+) -> None:
+    """Two ticks at one instant among them: without a limit the rate is infinite, the time zero."""
+    given_rate = "" if max_rate is None else f"max_rate: {max_rate}, "
+    limiter = Limiter(robot(ROBOT.replace("max_rate: [4.0, 8.0], ", given_rate)))
+    for target, elapsed in [*steps, (9.0, 0.0)]:
+        before = limiter.last
+        command = limiter.step(np.array([target, target]), elapsed)
+        assert (np.abs(command) <= [1.0, 2.0]).all()
+        reach = 4.0 * min(max(elapsed, 0.0), 0.1) if max_rate else 2.0
+        assert abs(command[0] - before[0]) <= reach + 1e-9
+    assert max_rate or command[1] == 2.0
 
 
 def test_nan_does_not_poison_the_limiter() -> None:

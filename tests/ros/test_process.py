@@ -9,6 +9,7 @@ import pytest
 from offrl_policy.executors import make_executor, works
 from offrl_policy.realtime import set_up
 from rclpy.executors import SingleThreadedExecutor
+from rosgraph_msgs.msg import Clock
 from support import ROBOT, write_policy
 
 from .conftest import NodeStarter, Probe
@@ -48,6 +49,33 @@ def test_events_executor_drives_at_the_rate(
     assert "single is used" not in (tmp_path / "node.log").read_text()
     process.terminate()
     assert process.wait(20) == 0
+
+
+def test_events_executor_ticks_on_simulated_time(
+    tmp_path: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    """It may tick twice at one instant, here with a command whose rate has no limit."""
+    text = ROBOT.replace("max_rate: [4.0, 8.0], ", "")
+    path = write_policy(tmp_path / "policy.onnx", text=text)
+    process = start_node(path, executor="events", use_sim_time=True)
+    clock = probe.create_publisher(Clock, "/clock", 10)
+
+    def run(seconds: float) -> None:
+        for _ in range(round(seconds * 40)):
+            now = Clock()
+            now.clock.sec, now.clock.nanosec = divmod(time.time_ns(), 10**9)
+            clock.publish(now)
+            probe.feed(1 / 40)
+
+    end = time.monotonic() + 20
+    while probe.state != "NOMINAL":
+        run(0.5)
+        assert time.monotonic() < end
+    probe.commands.clear()
+    run(3.0)
+    assert len(probe.commands) > 40  # of 60
+    assert np.isfinite([[m.linear.x, m.angular.z] for _, m in probe.commands]).all()
+    assert process.poll() is None
 
 
 def test_events_executor_does_not_tell_publish_stamps(

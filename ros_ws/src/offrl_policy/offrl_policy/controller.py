@@ -19,7 +19,7 @@ from offrl_policy.record import Inputs, Keyframe, Record, Snapshot, Timed, Value
 
 Array = NDArray[np.float64]
 Fallback = Literal["stop", "hold", "topic"]
-_LONGEST_STEP = 1.5  # periods between two ticks that the models of a step may judge
+_STEP = (0.5, 1.5)  # periods between two ticks that the models of a step may judge
 DRIVING = (State.NOMINAL, State.CAUTION)
 
 
@@ -154,7 +154,7 @@ class Controller:
             self._driver = "another"  # to engage is a hand-over
         self._engaged = engaged
         elapsed = 1.0 / robot.rate if self._last_tick is None else (now - self._last_tick) / 1e9
-        judged = commanded and elapsed < _LONGEST_STEP / robot.rate
+        judged = commanded and _STEP[0] < elapsed * robot.rate < _STEP[1]
         self._memory = self.policy.remember(self._memory, self.limiter.last if judged else None)
         self._last_tick = now
         self._ahead = ""

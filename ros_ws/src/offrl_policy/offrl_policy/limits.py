@@ -12,7 +12,10 @@ class Limiter:
 
     def __init__(self, robot: Robot) -> None:
         self._low, self._high = np.array(robot.limits).T
-        self._rate = np.array(robot.max_rate)
+        rate = np.array(robot.max_rate)
+        limited = np.isfinite(rate)
+        self._rate = np.where(limited, rate, 0.0)
+        self._free = np.where(limited, 0.0, np.inf)  # no limit times no time is not a number
         self._most = 2.0 / robot.rate
         self.last: Array = np.array(robot.safe_action)
         """The command that was sent last (a,)."""
@@ -29,7 +32,7 @@ class Limiter:
         """
         if not np.isfinite(target).all():
             raise ValueError("command is not finite")
-        reach = self._rate * min(max(elapsed, 0.0), self._most)
+        reach = self._free + self._rate * min(max(elapsed, 0.0), self._most)
         target = np.clip(target, self._low, self._high)
         self.last = np.clip(target, self.last - reach, self.last + reach)
         return self.last
