@@ -187,6 +187,58 @@ def test_a_flood_keeps_the_newest_and_does_not_grow(robot: Robot) -> None:
     assert live.observe(2_000 * MS).terms["b"].values[0, 0] == pytest.approx(0.19999)
 
 
+def ahead(*messages: tuple[int, int]) -> Live:
+    """A robot of another clock, after messages (received, sent) [ms] on /a and /b."""
+    live = Live(
+        robot_from_yaml(ROBOT.replace("rate: 10.0", "rate: 10.0\nclock: publish"), "t"), STORE
+    )
+    for received, sent in messages:
+        for topic in ("/a", "/b"):
+            live.push(topic, received * MS, message(received, 0.0, 0.0), sent * MS)
+    return live
+
+
+def test_a_stamp_far_ahead_makes_no_other_old() -> None:
+    """Term `a` looks back two ticks; the message an hour ahead is not known yet."""
+    now = range(1000, 2000, 100)
+    live = ahead(*((t, t) for t in now), (1950, 3_600_000), *((t + 1000, t + 1000) for t in now))
+    seen = live.observe(2900 * MS)
+    assert [f.term for f in seen.faults] == ["last"]
+    assert seen.terms["a"].values[0, ::2].tolist() == [2700.0, 2800.0, 2900.0]
+
+
+def test_a_sample_is_no_younger_than_its_reception() -> None:
+    """The clock of the sender is 200 ms ahead, so that each is known 200 ms later, and that old."""
+    live = ahead(*((t, t + 200) for t in range(1000, 2000, 100)))
+    terms = live.observe(2150 * MS).terms
+    assert terms["a"].ages[0] == 250 * MS
+    assert terms["b"].ages[0] == 250 * MS
+    assert terms["b"].faults[0] == Fault.STALE
+    times = np.array([1000, 1100]) * MS
+    series = Series(times + 200 * MS, np.zeros((2, 1)), times)
+    assert sample(series, np.array([1350 * MS]), 100 * MS).ages.tolist() == [250 * MS]
+
+
+def test_messages_do_not_pile_up_where_time_or_a_stamp_stands_still() -> None:
+    stuck = [(t, 10**6) for t in range(5000)]
+    assert ahead(*[(0, 0)] * 5000).buffered == 2
+    assert ahead(*stuck).buffered == 2
+    assert ahead(*((t, t + 10**6) for t in range(5000))).buffered == 2 * 1000
+
+
+def test_a_number_beyond_single_precision_is_a_fault_with_words(robot: Robot) -> None:
+    live = Live(robot, STORE)
+    live.push("/b", 0, message(0.0, 0.0, 0.0))
+    live.push("/a", 0, message(0.0, 1e39, 0.0))
+    live.push("/cmd", 0, message(np.inf, 0.0, 0.0))
+    assert [fault.text for fault in live.observe(0).faults] == [
+        "a: no message yet",
+        "last: no message yet",
+    ]
+    found = [fault.text for fault in live.observe(200 * MS).faults]
+    assert found == ["a_1: not finite", "b: 0.20 s old", "last: not finite"]
+
+
 def test_reset_forgets(robot: Robot) -> None:
     live = Live(robot, STORE)
     live.push("/b", 0, message(0.0, 0.0, 1.0))

@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from offrl_contract.series import Floats
 
+_MOST_AHEAD = 1000  # messages stamped later than now
+
 T = TypeVar("T")
 
 
@@ -36,9 +38,12 @@ class Entry(Generic[T]):
     payload: T
     known: int = field(init=False)
     """The time from which a tick may use it [ns]."""
+    taken: int = field(init=False)
+    """When its content was so, at the latest [ns]."""
 
     def __post_init__(self) -> None:
         self.known = max(self.stamp, self.received)
+        self.taken = min(self.stamp, self.received)
 
 
 _known = attrgetter("known")
@@ -51,13 +56,27 @@ class Buffer(Generic[T]):
         self.entries: list[Entry[T]] = []
 
     def push(self, entry: Entry[T], window: int) -> None:
-        """Insert a message and forget those that no tick within `window` [ns] can ask for."""
+        """Insert a message and forget those that no tick within `window` [ns] can ask for.
+
+        Time is the message's reception: one stamped far ahead makes no other old, and of those
+        ahead the nearest are kept.
+        """
         insort_right(self.entries, entry, key=_known)
-        begin = self.entries[-1].known - window
+        at = bisect_right(self.entries, entry.known, key=_known) - 2
+        if (
+            at >= 0
+            and self.entries[at].known == entry.known
+            and self.entries[at].stamp <= entry.stamp
+        ):
+            del self.entries[at]  # every tick that knows it knows the later one
+        begin = entry.received - window
         old = bisect_right(self.entries, begin, key=_known)
         if old > 1:  # one of the old ones still holds at the window's begin
             held = self.newest(begin)
             self.entries[:old] = [held] if held else []
+        if self.entries[-1].known > entry.received:
+            ahead = bisect_right(self.entries, entry.received, key=_known)
+            del self.entries[ahead + _MOST_AHEAD :]
 
     def newest(self, tick: int) -> Entry[T] | None:
         """Return the message that holds at a tick [ns]."""

@@ -13,7 +13,17 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl_contract.series import Fault, Floats, Sample, Series, Texts, Times, newest, sample
+from offrl_contract.series import (
+    Fault,
+    Floats,
+    Sample,
+    Series,
+    Texts,
+    Times,
+    newest,
+    sample,
+    usable,
+)
 from offrl_contract.transforms import yaw_of
 
 Rows = NDArray[np.intp]
@@ -105,7 +115,7 @@ def sample_pose(
                 values[part] = planar(moved)
                 old = age > frame_max_age
                 ages[part[old]] = age[old]
-                faults[part[~np.isfinite(values[part]).all(axis=1)]] = Fault.NOT_FINITE
+                faults[part[~usable(values[part]).all(axis=1)]] = Fault.NOT_FINITE
                 faults[part[old]] = Fault.STALE
     return Sample(values, faults, ages)
 

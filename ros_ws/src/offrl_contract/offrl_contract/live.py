@@ -41,6 +41,7 @@ from offrl_contract.sampling import (
     sample_observation,
     sample_term,
 )
+from offrl_contract.series import usable
 from offrl_contract.tf import LiveTransforms
 
 
@@ -80,7 +81,7 @@ class _LiveTerm:
         times = ticks.tolist()
         held = [self.buffer.newest(tick) for tick in times]
         values = [self._decode(entry.payload) if entry else self._nothing for entry in held]
-        ages = [t - entry.stamp if entry else -1 for t, entry in zip(times, held, strict=True)]
+        ages = [t - entry.taken if entry else -1 for t, entry in zip(times, held, strict=True)]
         return np.array(values), np.array(ages)
 
     def poses(self, ticks: list[int]) -> Series:
@@ -253,8 +254,9 @@ class Live:
         if kind == Fault.STALE:
             what = f"{name}: transform" if pose else f"{name}:"
             return TermFault(name, kind, f"{what} {at_tick.ages[0] / 1e9:.2f} s old")
-        bad = np.flatnonzero(~np.isfinite(at_tick.values[0]))
-        return TermFault(name, kind, self._problem(name, tick) or f"{name}_{bad[0]}: not finite")
+        bad = np.flatnonzero(~usable(at_tick.values[0]))
+        which = f"{name}_{bad[0]}" if len(bad) else name  # commands are within their limits by now
+        return TermFault(name, kind, self._problem(name, tick) or f"{which}: not finite")
 
     def _problem(self, name: str, tick: int) -> str:
         """Return why the latest unusable message of a term's history is so; "" for its values."""
@@ -272,7 +274,7 @@ class Live:
         if not isinstance(term, Term) or not self._frame(name):
             return None
         held = self._live[name].buffer.newest(tick)
-        return held if held and tick - held.stamp <= nanoseconds(term.max_age) else None
+        return held if held and tick - held.taken <= nanoseconds(term.max_age) else None
 
     def _frame(self, name: str) -> str:
         """Return the frame in which a term is expressed; "" for most terms."""

@@ -33,7 +33,7 @@ class Held(Protocol):
     def hold(self, ticks: Times) -> tuple[Floats, Times]:
         """Return the values (T, d) that hold at ticks (T,) [ns], and their ages (T,) [ns].
 
-        The age is -1 where there is none.
+        A sample is no younger than its reception, whatever its stamp; -1 where there is none.
         """
         ...
 
@@ -56,8 +56,10 @@ class Series:
         if not len(self.stamps):
             return np.full((len(ticks), self.values.shape[1]), np.nan), np.full(len(ticks), -1)
         index = newest(self, ticks)
-        ages = np.where(index < 0, -1, ticks - self.stamps[index])
-        return self.values[index], ages
+        stamps = self.stamps[index]
+        if self.received is not None:
+            stamps = np.minimum(stamps, self.received[index])
+        return self.values[index], np.where(index < 0, -1, ticks - stamps)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,12 @@ class Sample:
     """(T,) Fault codes."""
     ages: Times
     """(T,) [ns] of the newest sample used; -1 where there is none."""
+
+
+def usable(values: Floats) -> NDArray[np.bool_]:
+    """Whether values are finite in single precision, which the network has."""
+    fits: NDArray[np.bool_] = np.abs(values) <= _LARGEST
+    return fits
 
 
 def nanoseconds(seconds: float) -> int:
@@ -91,8 +99,8 @@ def newest(series: Series, ticks: Times) -> Times:
 def sample(held: Held, ticks: Times, max_age: int) -> Sample:
     """Sample a term at ticks (T,) [ns]; what is older than max_age [ns] is stale."""
     values, ages = held.hold(ticks)
-    usable = np.abs(values).max(axis=1, initial=0.0) <= _LARGEST
-    faults = np.where(usable, np.uint8(Fault.NONE), np.uint8(Fault.NOT_FINITE))
+    good = usable(values).all(axis=1)
+    faults = np.where(good, np.uint8(Fault.NONE), np.uint8(Fault.NOT_FINITE))
     faults[ages > max_age] = Fault.STALE
     faults[ages < 0] = Fault.MISSING
     return Sample(values, faults, ages)
