@@ -24,19 +24,24 @@ class Rig:
     ) -> Decision:
         self.now += TICK
         if feed:
-            self.controller.push("/scan", self.now - 2, encode(scan(ranges or [1.0] * 8), SCAN))
-            self.controller.push("/odom", self.now - 1, encode(odometry(x, z), ODOMETRY))
+            self.feed(x, z, ranges)
         self.controller.clock_jumped_back(self.now)
         decision = self.controller.tick(self.now)
-        sent = {"/cmd_vel": _twist(decision.command)}
+        sent = {"/cmd_vel": twist(decision.command)}
         self.controller.sent(self.now + 1, decision.command, sent)
         return decision
+
+    def feed(self, x: float = 0.2, z: float = 0.2, ranges: list[float] | None = None) -> None:
+        """Send both sensors' messages."""
+        self.controller.push("/scan", self.now - 2, encode(scan(ranges or [1.0] * 8), SCAN))
+        self.controller.push("/odom", self.now - 1, encode(odometry(x, z), ODOMETRY))
 
     def ticks(self, count: int, **options: Any) -> list[Decision]:
         return [self.tick(**options) for _ in range(count)]
 
 
-def _twist(command: np.ndarray) -> object:
+def twist(command: np.ndarray) -> object:
+    """A command as a message."""
     vector = STORE.types["geometry_msgs/msg/Vector3"]
     return STORE.types["geometry_msgs/msg/Twist"](
         vector(float(command[0]), 0.0, 0.0), vector(0.0, 0.0, float(command[1]))

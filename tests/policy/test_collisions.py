@@ -109,6 +109,19 @@ def test_the_newest_of_a_history_counts(tmp_path: Path) -> None:
     assert rig.ticks(2, ranges=[0.5] * 8)[0].state is State.NOMINAL
 
 
+def test_a_scan_slower_than_the_tick_brakes_without_flicker(tmp_path: Path) -> None:
+    """It comes every second tick; the one in between has the same newest scan."""
+    rig = make(tmp_path, history=2)
+    rig.ticks(2, ranges=[1.2] * 8)
+    rig.tick(feed=False)
+    states = []
+    for near in np.arange(1.1, 0.3, -0.1):
+        states += [rig.tick(ranges=[near] * 8).state, rig.tick(feed=False).state]
+    begun = states.index(State.STOP)
+    assert 0 < begun < len(states) - 2
+    assert set(states[begun:]) == {State.STOP}
+
+
 def test_a_clock_that_jumps_back_forgets(tmp_path: Path) -> None:
     rig = make(tmp_path)
     rig.tick(ranges=[0.6] * 8)

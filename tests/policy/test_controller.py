@@ -5,16 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from offrl_policy.controller import Controller, Settings
+from offrl_policy.controller import Controller, Decision, Settings
 from offrl_policy.gate import GateSettings, State
 from offrl_policy.policy_file import Answer, Policy
-from support import write_policy
+from support import ROBOT, encode, odometry, write_policy
 
-from .rig import SECOND, Rig
+from .rig import ODOMETRY, SECOND, TICK, Rig, twist
+
+CUT = "unpack_from requires a buffer of at least 12 bytes for unpacking 8 bytes at offset 4 (actual buffer size is 7)"  # noqa: E501
+WITHOUT_LAST = ROBOT.replace("  - {name: last_action, source: action}\n", "")
 
 
-def make(path: Path, action: tuple[float, float] = (0.5, 0.25), **settings: Any) -> Rig:
-    policy = Policy(write_policy(path / "p.onnx", action))
+def make(path: Path, text: str = ROBOT, **settings: Any) -> Rig:
+    policy = Policy(write_policy(path / "p.onnx", text=text))
     return Rig(Controller(policy, Settings(**settings)))
 
 
@@ -154,3 +157,70 @@ def test_changed_definition_stops_while_it_lasts(rig: Rig) -> None:
     assert rig.tick().reason.startswith("/odom: a publisher's definition")
     rig.controller.fault = ""
     assert rig.tick().state is State.NOMINAL
+
+
+def test_a_message_that_cannot_be_timed_stops_for_a_tick(tmp_path: Path) -> None:
+    rig = make(tmp_path, ROBOT.replace("twist.angular.z]", "twist.angular.z], clock: header"))
+
+    def tick(raw: bytes | None = None) -> Decision:
+        message = odometry(0.2, 0.2)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(rig.now, SECOND)  # type: ignore[attr-defined]
+        rig.controller.push("/odom", rig.now, encode(message, ODOMETRY))
+        if raw is not None:
+            rig.controller.push("/odom", rig.now, raw)
+        return rig.tick()
+
+    assert [tick().state for _ in range(3)][-1] is State.NOMINAL
+    stopped = tick(b"\0\1\0\0abc")
+    assert (stopped.state, stopped.reason) == (State.STOP, f"{ODOMETRY} of 7 bytes: {CUT}")
+    assert tick().state is State.NOMINAL
+
+
+@pytest.mark.parametrize("driven", [True, False])
+def test_engaging_begins_at_the_command_in_force_or_the_safe_one(
+    tmp_path: Path, driven: bool
+) -> None:
+    """However fast another drove a minute ago, or this node would have."""
+    rig = make(tmp_path, WITHOUT_LAST, blend_time=0.0)
+    if driven:
+        rig.controller.push("/cmd_vel", rig.now, twist(np.array([1.0, 0.0])))
+    for _ in range(1200):
+        rig.now += TICK
+        rig.feed()
+        rig.controller.tick(rig.now, engaged=False)
+    np.testing.assert_allclose(rig.tick().command, [0.2, 0.25])  # 4 per second for 50 ms
+
+
+def test_stopped_from_outside_it_drives_off_from_the_safe_command(tmp_path: Path) -> None:
+    """As after activation: nothing that drove before is held, or blended from."""
+    rig = make(tmp_path, fallback="hold", hold_time=10.0, blend_time=0.0)
+    rig.ticks(10)
+    rig.controller.stop("disengaged")
+    np.testing.assert_allclose(rig.tick().command, [0.2, 0.25])
+    rig.ticks(10)
+    np.testing.assert_allclose(rig.tick(x=4.0).command, [0.5, 0.25])  # held
+    rig.controller.stop("just activated")
+    np.testing.assert_array_equal(rig.tick(x=4.0).command, [0.0, 0.0])
+
+
+def test_a_clock_behind_its_messages_has_jumped_back(tmp_path: Path) -> None:
+    """Before any tick as well; what a backup said in that future is not fresh."""
+    rig = make(tmp_path, fallback="topic", blend_time=0.0)
+    for tell in (lambda: rig.feed(), lambda: rig.controller.back_up(rig.now, [0.9, 0.0])):
+        rig.now = 1000 * SECOND
+        tell()
+        assert not rig.controller.clock_jumped_back(rig.now - TICK // 2)
+        rig.now = 50 * SECOND
+        assert rig.controller.clock_jumped_back(rig.now)
+        assert rig.controller.live.buffered == 0
+        assert not rig.controller.clock_jumped_back(rig.now)
+    np.testing.assert_array_equal(rig.ticks(3, x=4.0)[-1].command, [0.0, 0.0])
+
+
+def test_a_gap_in_time_does_not_count_as_calm(tmp_path: Path) -> None:
+    rig = make(tmp_path, WITHOUT_LAST, gate=GateSettings(latch=False, dwell=1.0))
+    rig.controller.gate.fall_back("tried")
+    rig.ticks(2)
+    rig.now += 3600 * SECOND
+    states = [decision.state for decision in rig.ticks(30)]
+    assert states.index(State.NOMINAL) >= 20

@@ -68,6 +68,20 @@ def test_a_failed_check_does_not_open_the_latch() -> None:
     assert drive(gate, [(0.2, 0.2)] * 50, TICK)[-1] is State.FALLBACK
 
 
+def test_a_reset_keeps_the_dwell_time_through_a_failed_check() -> None:
+    """Nor is a level between release and caution calm, or one above caution a warning only."""
+    gate = Gate(calibration(), GateSettings(dwell=0.5))
+    drive(gate, [(2.0, 0.2)])
+    gate.reset()
+    gate.stop("scan: 0.9 s old")
+    assert gate.levels == {}
+    assert set(drive(gate, [(0.75, 0.2), (0.95, 0.2)], TICK)) == {State.FALLBACK}
+    gate.stop("scan: 0.9 s old")
+    states = drive(gate, [(0.2, 0.2)] * 30, 3 * TICK)
+    assert states.index(State.NOMINAL) >= 10
+    assert states[-1] is State.NOMINAL
+
+
 def test_reset_while_unfamiliar_does_not_drive() -> None:
     gate = Gate(calibration(), GateSettings(dwell=0.1))
     drive(gate, [(2.0, 0.2)])

@@ -59,9 +59,26 @@ def text_tensor(model: onnx.ModelProto) -> None:
     model.graph.initializer[0].data_type = TensorProto.STRING
 
 
+def integer_division(model: onnx.ModelProto) -> None:
+    """Of a number from the robot: -2**31 by -1 ended the process."""
+    model.graph.initializer.add(name="least", data_type=TensorProto.INT32, raw_data=b"\0\0\0\x80")
+    steps = [
+        helper.make_node("Cast", ["observation"], ["whole"], to=TensorProto.INT32),
+        helper.make_node("Neg", ["whole"], ["other"]),
+        helper.make_node("Where", ["yes", "least", "other"], ["either"]),
+        helper.make_node("Div", ["either", "other"], ["more"]),
+    ]
+    model.graph.node.extend(steps)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        (integer_division, "Div of integers, or of a type that is not known, is not allowed"),
+        (
+            lambda m: m.graph.node.append(helper.make_node("Div", ["later"] * 2, ["x"])),
+            "Div of int",
+        ),
         (elsewhere, "Tensor: data in another file is not allowed"),
         (subgraph, "Attribute: a subgraph is not allowed"),
         (function, "Model: functions is not allowed"),

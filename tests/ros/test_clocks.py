@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from offrl_policy.node import PolicyNode
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -52,9 +53,11 @@ def test_publish_stamps_beside_simulated_time_are_refused(
 
 
 def test_clock_that_jumps_back_stops_with_one_warning(
-    policy: Path, start_node: NodeStarter, probe: Probe, tmp_path: Path
+    start_node: NodeStarter, probe: Probe, tmp_path: Path
 ) -> None:
-    start_node(policy, use_sim_time=True)
+    """Also with a history of commands, of which none is from the time before."""
+    text = ROBOT.replace("source: action}", "source: action, history: 2}")
+    start_node(write_policy(tmp_path / "policy.onnx", text=text), use_sim_time=True)
     clock = probe.create_publisher(Clock, "/clock", 10)
 
     def run(begin: float, seconds: float) -> None:
@@ -73,3 +76,6 @@ def test_clock_that_jumps_back_stops_with_one_warning(
     assert log(tmp_path).count("the clock jumped back") == 1
     assert probe.state == "NOMINAL"  # it drives again on the new clock
     assert len(probe.commands) - before > 20
+    probe.feed(2.5)
+    assert probe.gates[-1].level == DiagnosticStatus.STALE
+    assert probe.gates[-1].message.startswith("no tick for ")

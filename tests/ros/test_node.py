@@ -218,13 +218,17 @@ def test_shadow_publishes_all_but_the_command_and_engage_starts_it(
 
 
 def test_activation_begins_at_the_safe_command(policy: Path, ros: None) -> None:  # noqa: ARG001
-    """Not at the command that was in force when the node was last active."""
+    """Not at the command that was in force when the node was last active or engaged."""
     node = PolicyNode(parameter_overrides=[Parameter("policy", value=str(policy))])
     try:
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert node.controller is not None
         node.controller.limiter.last = np.array([0.8, 0.8])
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        assert node.controller.limiter.last.tolist() == [0.0, 0.0]
+        node.controller.limiter.last = np.array([0.8, 0.8])
+        for engaged in (False, True):
+            node._on_engage(SetBool.Request(data=engaged), SetBool.Response())
         assert node.controller.limiter.last.tolist() == [0.0, 0.0]
     finally:
         node.destroy_node()
@@ -269,8 +273,11 @@ def test_managed_by_hand_and_deactivate_is_safe(
     probe.spin(0.2)
     assert probe.commands[-1][1].linear.x == 0.0
     probe.commands.clear()
-    probe.feed(0.5)
+    probe.gates.clear()
+    probe.feed(1.5)
     assert probe.commands == []
+    assert probe.gates == []  # nothing is decided any more
+    assert probe.diagnostics[-1].status[0].message == "no tick yet"
     assert change(Transition.TRANSITION_CLEANUP)
     assert state() == "unconfigured"
     assert change(Transition.TRANSITION_CONFIGURE)
@@ -325,6 +332,8 @@ def test_wrong_parameter_is_refused_with_what_is_allowed(
 ) -> None:
     assert start_node(policy, fallback="halt").wait(20) == 2
     assert "parameter fallback: 'halt' is not allowed" in log(tmp_path)
+    assert start_node(policy, backup_topic="cmd_vel").wait(20) == 2
+    assert "parameter backup_topic: cmd_vel is the topic of this node's commands" in log(tmp_path)
 
 
 def test_serve_starts_the_same_node(policy: Path, probe: Probe, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from offrl_policy.diagnostics import TickStatistics
 from offrl_policy.executors import make_executor, works
 from offrl_policy.realtime import set_up
 from rclpy.executors import SingleThreadedExecutor
@@ -87,6 +88,16 @@ def test_events_executor_does_not_tell_publish_stamps(
     assert (
         "parameter executor: term 'scan' has clock: publish" in (tmp_path / "node.log").read_text()
     )
+
+
+def test_ticks_that_take_or_come_too_late_are_counted() -> None:
+    statistics = TickStatistics(0.05)
+    ticks = [(0.01, 0), (0.01, 50), (0.06, 100), (0.01, 150), (0.01, 260), (0.01, 310)]  # s, ms
+    late = [statistics.add(0.0, spent, tick * 10**6) for spent, tick in ticks]
+    assert late == [False, False, True, False, True, False]
+    assert statistics.overruns == 2
+    assert statistics.silence(0.9) == ""
+    assert statistics.silence(2.5) == "no tick for 2.5 s"
 
 
 def test_priority_and_locked_memory_or_the_remedy(

@@ -195,6 +195,12 @@ class Live:
         )
         return Observation(observation_vector(terms)[0], terms, faults)
 
+    def taken(self, name: str, tick: int) -> int:
+        """Return when the newest sample of a term was taken [ns]; it must have one at the tick."""
+        entry = self._live[name].buffer.newest(tick)
+        assert entry is not None
+        return entry.taken
+
     def actions(self, tick: int) -> Sample:
         """Return the command in force at a tick [ns], (1, a)."""
         series = self._held([term.name for term in self.robot.action], tick)

@@ -1,7 +1,7 @@
 """The robot file's `collision`: time until the nearest thing that a term sees is too near."""
 
 from offrl_contract import Robot
-from offrl_contract.live import Observation
+from offrl_contract.live import Live, Observation
 
 Approach = tuple[int, float, float]
 """When the nearest thing was seen [ns], how far away [m], and how fast it neared [m/s]."""
@@ -19,19 +19,18 @@ class Collisions:
         self.approaches: dict[str, Approach] = {}
         """By term; forgotten with the messages."""
 
-    def check(self, now: int, observation: Observation) -> str:
+    def check(self, now: int, observation: Observation, live: Live) -> str:
         """Take the samples of a tick at `now` [ns]; return what comes too near, or ""."""
         for term in self._terms:
             assert term.collision is not None
-            sample = observation.terms[term.name]
-            age = int(sample.ages[0])
-            seen, nearest = now - age, float(sample.values[0, -term.parts :].min())
+            seen = live.taken(term.name, now)  # the newest of the term's history
+            nearest = float(observation.terms[term.name].values[0, -term.parts :].min())
             before = self.approaches.get(term.name)
             if before is None or seen > before[0]:
                 speed = _speed(before, seen, nearest, term.max_age, term.collision.noise)
                 self.approaches[term.name] = seen, nearest, speed
             _, nearest, speed = self.approaches[term.name]
-            ahead = speed * (term.collision.time + age / 1e9)  # [m]
+            ahead = speed * (term.collision.time + (now - seen) / 1e9)  # [m]
             if speed > 0.0 and nearest - ahead < term.collision.range:
                 return (
                     f"{term.name}: collision ahead: {nearest:.2f} m to the nearest thing, "

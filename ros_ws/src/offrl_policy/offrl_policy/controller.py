@@ -10,6 +10,7 @@ from offrl_contract import InputError
 from offrl_contract.definitions import from_texts
 from offrl_contract.live import Live, Observation
 from offrl_contract.reader import MalformedMessageError, Message
+from offrl_contract.robot import TRANSFORM_TOPICS
 
 from offrl_policy.collisions import Collisions
 from offrl_policy.gate import Gate, GateSettings, State
@@ -81,6 +82,10 @@ class Controller:
         self._memory = policy.initial_memory
         self._safe: Array = np.array(policy.robot.safe_action)
         self._last_tick: int | None = None
+        self._told = 0
+        """The latest time of a message [ns]."""
+        self._malformed = ""
+        """What was wrong with a message since the last tick, that no term tells."""
         self._driver = "stop"
         self._engaged = True
         self._from: Array = self._safe
@@ -94,10 +99,12 @@ class Controller:
         """Take a message received at `stamp` [ns] and sent at `published` [ns], or at once."""
         if isinstance(content, bytes):
             self.inputs.messages[topic].append((stamp, published, digest(content)))
+        self._told = max(self._told, stamp)
         try:
             self.live.push(topic, stamp, content, published)
         except MalformedMessageError as error:
-            self.gate.stop(str(error))
+            if topic not in TRANSFORM_TOPICS:  # those age
+                self._malformed = str(error)
 
     def sent(self, stamp: int, command: Array, messages: Mapping[str, Message]) -> None:
         """Take the command (a,) that was just published, and its messages by topic."""
@@ -111,14 +118,17 @@ class Controller:
         One that is not finite, or () in a record, leaves none.
         """
         values = np.array(command, np.float64)
+        self._told = max(self._told, stamp)
         usable = values.size > 0 and bool(np.isfinite(values).all())
         self.inputs.backup = (stamp, _numbers(values) if usable else ())
         self._backup = (stamp, values) if usable else None
 
     def stop(self, reason: str) -> None:
-        """Go to STOP until the next tick."""
+        """Go to STOP until the next tick, which drives off from the safe command."""
         self.inputs.stop = reason
         self.gate.stop(reason)
+        self.limiter.follow(self._safe)
+        self._driver, self._last_driven = "stop", None
 
     def reset(self) -> None:
         """Release a latched FALLBACK."""
@@ -131,9 +141,14 @@ class Controller:
         self.gate.settings = settings.gate
 
     def clock_jumped_back(self, now: int) -> bool:
-        """Forget everything if time ran backwards; return whether it did."""
-        if self._last_tick is None or now >= self._last_tick:
+        """Forget everything if time ran backwards; return whether it did.
+
+        Before the last tick, or by more than a period before a message.
+        """
+        last = now if self._last_tick is None else self._last_tick
+        if now >= last and now >= self._told - self.policy.robot.period:
             return False
+        self._told = now
         self.live.reset()
         self.collisions.approaches.clear()
         self._backup = None
@@ -149,17 +164,18 @@ class Controller:
         if not (engaged and self._engaged):
             other = self.live.actions(now)
             commanded = not other.faults[0]
-            if commanded:
-                self.limiter.follow(other.values[0])
+            self.limiter.follow(other.values[0] if commanded else self._safe)
             self._driver = "another"  # to engage is a hand-over
         self._engaged = engaged
         elapsed = 1.0 / robot.rate if self._last_tick is None else (now - self._last_tick) / 1e9
         judged = commanded and _STEP[0] < elapsed * robot.rate < _STEP[1]
+        if elapsed * robot.rate > _STEP[1]:
+            self.gate.restart_dwell()
         self._memory = self.policy.remember(self._memory, self.limiter.last if judged else None)
         self._last_tick = now
-        self._ahead = ""
+        self._ahead, malformed, self._malformed = "", self._malformed, ""
         observation = self.live.observe(now)
-        action = self._judge(now, observation)
+        action = self._judge(now, observation, self.fault or malformed)
         target = self._target(now, action)
         command = self.limiter.step(target, elapsed)
         state, reason = self.gate.state, self.gate.reason
@@ -237,17 +253,17 @@ class Controller:
             for values, like in zip(known.memory, self.policy.initial_memory, strict=True)
         )
 
-    def _judge(self, now: int, observation: Observation) -> Array:
+    def _judge(self, now: int, observation: Observation, fault: str) -> Array:
         """Run the checks, the network and the gate; return the action, safe where there is none.
 
         A recurrent policy begins anew where the gate does: after STOP, and as it leaves FALLBACK.
         """
         if self.gate.state is State.STOP:
             self._memory = self.policy.initial_memory
-        if self.fault or observation.faults:
-            self.gate.stop(self.fault or "; ".join(fault.text for fault in observation.faults))
+        if fault or observation.faults:
+            self.gate.stop(fault or "; ".join(each.text for each in observation.faults))
             return self._safe
-        self._ahead = self.collisions.check(now, observation)
+        self._ahead = self.collisions.check(now, observation, self.live)
         try:
             action, uncertainty, memory = self.policy.run(observation.vector, self._memory)
         except InputError as error:
@@ -291,7 +307,7 @@ class Controller:
                 return "hold", held
         if state is State.FALLBACK and settings.fallback == "topic" and self._backup:
             stamp, command = self._backup
-            fresh = now - stamp <= min(t.hold for t in self.policy.robot.action) * 1e9
+            fresh = 0 <= now - stamp <= min(t.hold for t in self.policy.robot.action) * 1e9
             if fresh:
                 return "topic", command
         return "stop", self._safe

@@ -18,20 +18,29 @@ LEVELS = {
 }
 
 
+_SILENCE = 1.0  # [s]
+
+
 class TickStatistics:
-    """Tick times of the last minute or so, and overruns since activation."""
+    """Tick times of the last minute or so, and overruns since `configure`."""
 
     def __init__(self, period: float) -> None:
         self.period = period
         self.overruns = 0
+        self._tick: int | None = None
         self._seconds: deque[float] = deque(maxlen=1000)
         self._begun: deque[float] = deque(maxlen=100)
 
-    def add(self, begun: float, seconds: float) -> bool:
-        """Count a tick that began at `begun` and took `seconds` [s]; return whether it overran."""
+    def add(self, begun: float, seconds: float, tick: int) -> bool:
+        """Count a tick that began at `begun` [s] and took `seconds`; return whether it overran.
+
+        Or came late: more than two periods after the one before, by its own time `tick` [ns].
+        """
         self._seconds.append(seconds)
         self._begun.append(begun)
-        late = seconds > self.period
+        gap = 0 if self._tick is None else tick - self._tick
+        late = seconds > self.period or gap > 2e9 * self.period
+        self._tick = tick
         self.overruns += late
         return late
 
@@ -42,13 +51,20 @@ class TickStatistics:
             return 0.0
         return (len(self._begun) - 1) / (self._begun[-1] - self._begun[0])
 
+    def silence(self, now: float) -> str:
+        """Say for how long nothing ticked, where that is too long; "" otherwise."""
+        silent = now - self._begun[-1] if self._begun else 0.0
+        return f"no tick for {silent:.1f} s" if silent > max(_SILENCE, 3 * self.period) else ""
+
     def latency(self, percent: float) -> float:
         """Return a percentile of the tick time [s]."""
         return float(np.percentile(list(self._seconds), percent)) if self._seconds else 0.0
 
 
-def gate_status(name: str, controller: Controller, decision: Decision) -> DiagnosticStatus:
-    """Return the gate's state, reason, tick, and scores over thresholds."""
+def gate_status(
+    name: str, controller: Controller, decision: Decision, silence: str = ""
+) -> DiagnosticStatus:
+    """Return the gate's state, reason, tick, and scores over thresholds; stale after a silence."""
     values = {"state": decision.state.value, "reason": decision.reason}
     values["tick [ns]"] = str(decision.tick)
     values |= {f"{key}/threshold": f"{level:.4f}" for key, level in decision.levels.items()}
@@ -56,9 +72,9 @@ def gate_status(name: str, controller: Controller, decision: Decision) -> Diagno
         values[f"{score.name} threshold"] = f"{score.threshold:.6g}"
         values[f"{score.name} cusum threshold"] = f"{score.cusum_threshold:.6g}"
     return DiagnosticStatus(
-        level=LEVELS[decision.state],
+        level=DiagnosticStatus.STALE if silence else LEVELS[decision.state],
         name=f"{name}: gate",
-        message=f"{decision.state.value}: {decision.reason}",
+        message=silence or f"{decision.state.value}: {decision.reason}",
         hardware_id=controller.policy.robot.robot,
         values=_pairs(values),
     )

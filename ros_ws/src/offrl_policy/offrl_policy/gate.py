@@ -143,20 +143,27 @@ class Gate:
         self.reason = "not started"
         self.levels: dict[str, float] = {}
         """Score over threshold, for each score and its CUSUM."""
+        self._fallen = False
+        """In FALLBACK, or in STOP with FALLBACK behind it."""
         self._latched = False
         self._calm_since: int | None = None
 
     def stop(self, reason: str) -> None:
-        """A check failed: STOP. A latched FALLBACK stays latched behind it."""
+        """A check failed: STOP. A FALLBACK stays behind it."""
         self.state = State.STOP
         self.reason = reason
+        self.levels = {}
         self._calm_since = None
 
     def fall_back(self, reason: str) -> None:
         """Hand over to the fallback."""
         self.state = State.FALLBACK
         self.reason = reason
-        self._latched = True
+        self._fallen = self._latched = True
+        self._calm_since = None
+
+    def restart_dwell(self) -> None:
+        """Count the dwell time anew: nothing was seen for a while."""
         self._calm_since = None
 
     def reset(self) -> None:
@@ -168,6 +175,7 @@ class Gate:
         return GateState(
             state=self.state.value,
             reason=self.reason,
+            fallen=self._fallen,
             latched=self._latched,
             calm_since=self._calm_since,
             cusum=tuple(self._cusum.values),
@@ -176,18 +184,18 @@ class Gate:
     def restore(self, known: GateState) -> None:
         """Go on from a snapshot."""
         self.state, self.reason = State(known.state), known.reason
-        self._latched, self._calm_since = known.latched, known.calm_since
+        self._fallen, self._latched = known.fallen, known.latched
+        self._calm_since = known.calm_since
         self._cusum.values = list(known.cusum)
 
     def step(self, now: int, scores: list[float]) -> State:
         """Take the scores of a tick whose checks all passed; return the state."""
-        in_fallback = self.state is State.FALLBACK or self._latched
-        if self.state is State.STOP and not in_fallback:
+        if self.state is State.STOP and not self._fallen:
             self._cusum.reset()
         level, cause = self._level(scores)
         if level >= 1.0:
             self.fall_back(f"unfamiliar: {cause} at {level:.2f} of its threshold")
-        elif in_fallback:
+        elif self._fallen:
             self._hold_fallback(now, level)
         elif level >= self.settings.caution:
             self.state, self.reason = State.CAUTION, f"{cause} at {level:.2f} of its threshold"
@@ -218,9 +226,11 @@ class Gate:
             now - self._calm_since >= self.settings.dwell * 1e9
         )
         if calm and not latched:
-            self.state, self.reason, self._latched = State.NOMINAL, "familiar again", False
+            self.state, self.reason = State.NOMINAL, "familiar again"
+            self._fallen = self._latched = False
             self._cusum.reset()
         elif self.state is State.STOP:
-            self.state, self.reason = State.FALLBACK, "latched: call reset"
+            waits = "latched: call reset" if latched else "not yet calm for the dwell time"
+            self.state, self.reason = State.FALLBACK, waits
         elif calm:
             self.reason = "familiar again, latched: call reset"

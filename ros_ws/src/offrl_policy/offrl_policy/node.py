@@ -25,19 +25,14 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
-from rclpy.qos import (
-    DurabilityPolicy,
-    QoSProfile,
-    ReliabilityPolicy,
-    qos_profile_sensor_data,
-)
+from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float32MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 
-from offrl_policy import parameters
+from offrl_policy import parameters, qos
 from offrl_policy.controller import Controller, Decision
 from offrl_policy.diagnostics import TickStatistics, gate_status, node_diagnostics
 from offrl_policy.executors import make_executor
@@ -49,15 +44,6 @@ from offrl_policy.realtime import set_up
 
 _LONGEST_END = 5  # [s] Fast DDS may spin for ever when a peer leaves as we do (Fast-DDS#6513)
 EXIT_NOT_CONFIGURED = 2
-TRANSFORM_QOS = {
-    "/tf": QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT),
-    "/tf_static": QoSProfile(
-        depth=100,
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL,
-    ),
-}
-"""As tf2 listens: many nodes publish on either topic, and static transforms but once."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -98,7 +84,6 @@ class PolicyNode(LifecycleNode):
         """Start ticking, in STOP."""
         assert self.controller is not None
         self.controller.stop("just activated")
-        self.controller.limiter.follow(np.array(self.controller.policy.robot.safe_action))
         self._keyframe_due = True
         self.active = True
         self._tick_timer.reset()
@@ -108,6 +93,7 @@ class PolicyNode(LifecycleNode):
         """Publish one safe command and stop ticking."""
         self.publish_safe()
         self.active = False
+        self.decision = None
         self._tick_timer.cancel()
         return super().on_deactivate(state)
 
@@ -182,15 +168,14 @@ class PolicyNode(LifecycleNode):
                 message_class(type_name),
                 topic,
                 functools.partial(self._on_timed if self._told_when else self._on_message, topic),
-                TRANSFORM_QOS.get(topic, qos_profile_sensor_data),
+                qos.of_subscription(topic),
                 raw=True,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
             self._add(subscription, self.destroy_subscription)
             heard[topic] = subscription
-        reliable = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         self._commands = {
-            topic: self._publisher(kind, topic, reliable)
+            topic: self._publisher(kind, topic, qos.COMMANDS)
             for topic, kind in self._messages.classes.items()
         }
         hashes = self.controller.policy.definition_hashes
@@ -207,6 +192,10 @@ class PolicyNode(LifecycleNode):
         robot = self.controller.policy.robot
         if len(self._messages.classes) > 1:
             raise InputError("parameter backup_topic: this robot has more than one command topic")
+        if self.resolve_topic_name(topic) in map(self.resolve_topic_name, self._commands):
+            raise InputError(
+                f"parameter backup_topic: {topic} is the topic of this node's commands"
+            )
         live = self.controller.live
         readers = [live.reader(term.name) for term in robot.action]
         subscription = self.create_subscription(
@@ -217,9 +206,9 @@ class PolicyNode(LifecycleNode):
         )
         self._add(subscription, self.destroy_subscription)
 
-    def _publisher(self, kind: Any, topic: str, qos: Any) -> Any:
+    def _publisher(self, kind: Any, topic: str, profile: Any) -> Any:
         # a plain publisher: a managed one would drop the safe command while deactivating
-        publisher = super(LifecycleNode, self).create_publisher(kind, topic, qos)
+        publisher = super(LifecycleNode, self).create_publisher(kind, topic, profile)
         self._add(publisher, self.destroy_publisher)
         return publisher
 
@@ -266,9 +255,11 @@ class PolicyNode(LifecycleNode):
         self.controller.back_up(self.get_clock().now().nanoseconds, command)
 
     def _on_engage(self, request: Any, response: Any) -> Any:
+        assert self.controller is not None
         if self.engaged and not request.data:
             active = self.active
             self.publish_safe()
+            self.controller.stop("disengaged")
             self.active = active  # and goes on ticking
         self.engaged = request.data
         response.success = True
@@ -289,13 +280,12 @@ class PolicyNode(LifecycleNode):
         now = self.get_clock().now()
         if self.controller.clock_jumped_back(now.nanoseconds):
             self.get_logger().warning("the clock jumped back: state forgotten, STOP")
-        decision = self.controller.tick(now.nanoseconds, self.engaged)
+        before = self.decision
+        self.decision = decision = self.controller.tick(now.nanoseconds, self.engaged)
         if self.engaged:
             self._publish_command(decision.command)
-        changed = self.decision is None or self.decision.state is not decision.state
-        self.decision = decision
-        self._report(decision, changed)
-        late = self._statistics.add(begun, time.perf_counter() - begun)
+        self._report(decision, before is None or before.state is not decision.state)
+        late = self._statistics.add(begun, time.perf_counter() - begun, decision.tick)
         self.controller.late = self.controller.late + 1 if late else 0
 
     def _publish_command(self, command: Any) -> None:
@@ -342,7 +332,11 @@ class PolicyNode(LifecycleNode):
         self.controller.fault = self._neighbours.definition_fault()
         problems = self._neighbours.problems(self.engaged)
         if self.decision is not None:
-            self._gate.publish(gate_status(self.get_name(), self.controller, self.decision))
+            silence = self._statistics.silence(time.perf_counter())
+            problems += [silence] if silence else []
+            self._gate.publish(
+                gate_status(self.get_name(), self.controller, self.decision, silence)
+            )
         stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name()
         self._diagnostics.publish(

@@ -34,6 +34,16 @@ _ITEM_SIZES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12:
 """Bytes per entry by TensorProto.DataType; strings, complex and sub-byte types are not allowed."""
 
 
+_FLOAT, _INT64, _BOOL = 1, 7, 9
+_FLOATS = frozenset({1, 10, 11})
+_KINDS = dict.fromkeys(("ArgMax", "ArgMin", "Shape"), _INT64) | dict.fromkeys(
+    ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"), _BOOL
+)
+"""Of what an operator puts out, whatever its inputs are."""
+_LIKE = {"OneHot": 2, "Where": 1}
+"""Which input's type the output has, where that is not the first's."""
+
+
 def _many(name: str, kind: str) -> Field:
     return Field(name, kind, repeated=True)
 
@@ -141,6 +151,7 @@ def check_model(content: bytes) -> dict[str, str]:
         _check_node(node)
     for tensor in graph["initializer"]:
         _check_tensor(tensor)
+    _check_divisions(graph)
     properties: dict[str, str] = {}
     for entry in model["metadata_props"]:
         key = entry.get("key", "")
@@ -171,6 +182,37 @@ def _check_node(node: Record) -> None:
     for attribute in node["attribute"]:
         if "t" in attribute:
             _check_tensor(attribute["t"])
+
+
+def _check_divisions(graph: Record) -> None:
+    """Refuse to divide integers: the least of them by -1 ends the process on x86."""
+    kinds = dict.fromkeys((value.get("name") for value in graph["input"]), _FLOAT)  # seen to later
+    kinds |= {tensor.get("name"): tensor.get("data_type") for tensor in graph["initializer"]}
+    for node in graph["node"]:
+        operator, inputs = node.get("op_type"), node["input"]
+        if operator == "Div" and kinds.get(next(iter(inputs), None)) not in _FLOATS:
+            raise RuleError("Div of integers, or of a type that is not known, is not allowed")
+        kind = _kind(node, [kinds.get(name) for name in inputs])
+        kinds |= dict.fromkeys(node["output"], kind)
+        if operator == "TopK":
+            kinds |= dict.fromkeys(node["output"][1:], _INT64)
+
+
+def _kind(node: Record, inputs: list[int | None]) -> int | None:
+    """Return the data type of what a node puts out, given those of its inputs; None if unknown."""
+    operator = node.get("op_type", "")
+    attributes = {attribute.get("name"): attribute for attribute in node["attribute"]}
+    if operator in _KINDS:
+        return _KINDS[operator]
+    if operator == "Cast":
+        kind: int | None = attributes.get("to", {}).get("i")
+        return kind
+    if operator in ("Constant", "ConstantOfShape"):
+        floats = operator == "ConstantOfShape" or {"value_float", "value_floats"} & set(attributes)
+        kind = attributes.get("value", {}).get("t", {}).get("data_type")
+        return kind or (_FLOAT if floats else _INT64)
+    like = _LIKE.get(operator, 0)
+    return inputs[like] if like < len(inputs) else None
 
 
 def _check_tensor(tensor: Record) -> None:

@@ -54,6 +54,7 @@ class GateState(Spec):
 
     state: str
     reason: str
+    fallen: bool
     latched: bool
     calm_since: int | None
     cusum: Values
