@@ -85,6 +85,29 @@ def test_noise_is_no_approach(keys: str, state: State, tmp_path: Path) -> None:
     assert rig.tick(ranges=[0.26] * 8).state is state
 
 
+@pytest.mark.parametrize("speed", [0.1, 0.2, 0.35])
+def test_a_slow_approach_is_one_as_well(tmp_path: Path, speed: float) -> None:
+    """By less than `noise` from one message to the next; braked at for good, not now and then."""
+    rig = make(tmp_path)
+    rig.ticks(2, ranges=[0.5] * 8)
+    states, near = [], 0.5
+    while near > RANGE:
+        near -= speed * PERIOD
+        states.append(rig.tick(ranges=[near] * 8).state)
+    begun = states.index(State.STOP)
+    left = 0.5 - RANGE - speed * PERIOD * (begun + 1)
+    assert 0.5 * TIME - PERIOD <= left / speed <= TIME + PERIOD
+    assert set(states[begun:]) == {State.STOP}
+
+
+@given(jitter=st.lists(st.floats(0.0, 0.0199), min_size=5, max_size=60))
+def test_what_jitters_by_less_than_noise_does_not_stop(policy: Policy, jitter: list[float]) -> None:
+    rig = Rig(Controller(policy, Settings()))
+    rig.ticks(2, ranges=[0.26] * 8)
+    rig.ticks(7, ranges=[0.2799] * 8)
+    assert {rig.tick(ranges=[0.26 + each] * 8).state for each in jitter[1:]} <= {State.NOMINAL}
+
+
 def test_between_two_scans_the_approach_goes_on(tmp_path: Path) -> None:
     """At 2 m/s from 1.48 m: 1.23 m to go, of which the check sees 1.0 ahead."""
     rig = make(tmp_path)

@@ -110,7 +110,7 @@ class Collision(Spec):
     time: PositiveFloat
     """How soon, at the speed at which the thing nears [s]."""
     noise: NonNegativeFloat = 0.02
-    """From one message to the next, a smaller approach is none [m]."""
+    """An approach by less, within `max_age`, is none [m]."""
 
 
 class ObservationTerm(Term):

@@ -1,10 +1,24 @@
 """The robot file's `collision`: time until the nearest thing that a term sees is too near."""
 
+from typing import NamedTuple
+
 from offrl_contract import Robot
 from offrl_contract.live import Live, Observation
 
-Approach = tuple[int, float, float]
-"""When the nearest thing was seen [ns], how far away [m], and how fast it neared [m/s]."""
+
+class Approach(NamedTuple):
+    """How the nearest thing comes nearer."""
+
+    since: int
+    """From when on [ns]."""
+    begun: float
+    """How far away it was then [m]."""
+    seen: int
+    """When it was seen last [ns]."""
+    nearest: float
+    """How far away it was then [m]."""
+    speed: float
+    """How fast it nears [m/s], 0 where it does not."""
 
 
 class Collisions:
@@ -25,24 +39,33 @@ class Collisions:
             assert term.collision is not None
             seen = live.taken(term.name, now)  # the newest of the term's history
             nearest = float(observation.terms[term.name].values[0, -term.parts :].min())
-            before = self.approaches.get(term.name)
-            if before is None or seen > before[0]:
-                speed = _speed(before, seen, nearest, term.max_age, term.collision.noise)
-                self.approaches[term.name] = seen, nearest, speed
-            _, nearest, speed = self.approaches[term.name]
-            ahead = speed * (term.collision.time + (now - seen) / 1e9)  # [m]
-            if speed > 0.0 and nearest - ahead < term.collision.range:
+            known = self.approaches.get(term.name)
+            if known is None or seen > known.seen:
+                known = _follow(known, seen, nearest, term.max_age, term.collision.noise)
+                self.approaches[term.name] = known
+            ahead = known.speed * (term.collision.time + (now - known.seen) / 1e9)  # [m]
+            if known.speed > 0.0 and known.nearest - ahead < term.collision.range:
                 return (
-                    f"{term.name}: collision ahead: {nearest:.2f} m to the nearest thing, "
-                    f"which nears at {speed:.2f} m/s"
+                    f"{term.name}: collision ahead: {known.nearest:.2f} m to the nearest thing, "
+                    f"which nears at {known.speed:.2f} m/s"
                 )
         return ""
 
 
-def _speed(
+def _follow(
     before: Approach | None, seen: int, nearest: float, max_age: float, noise: float
-) -> float:
-    """Return how fast the nearest thing came nearer since the message before [m/s], or 0."""
-    if before is None or seen - before[0] > max_age * 1e9 or before[1] - nearest < noise:
-        return 0.0
-    return (before[1] - nearest) * 1e9 / (seen - before[0])
+) -> Approach:
+    """Return the approach with one more reading.
+
+    What comes nearer by less than `noise` may stand still; it nears no faster than that tells,
+    until it has come nearer by `noise`, or has not within `max_age` [s].
+    """
+    anew = Approach(seen, nearest, seen, nearest, 0.0)
+    if before is None or seen - before.seen > max_age * 1e9 or nearest >= before.begun:
+        return anew
+    elapsed, nearer = (seen - before.since) / 1e9, before.begun - nearest
+    if nearer >= noise:
+        return anew._replace(speed=nearer / elapsed)
+    if elapsed > max_age:
+        return anew
+    return before._replace(seen=seen, nearest=nearest, speed=min(before.speed, noise / elapsed))

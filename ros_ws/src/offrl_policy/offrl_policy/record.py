@@ -12,6 +12,8 @@ from typing import Any
 from offrl_contract.robot import Spec
 from pydantic import Field
 
+from offrl_policy.collisions import Approach
+
 MAX_MESSAGES = 10_000
 """Per topic, between two ticks; while the node is inactive, older ones are forgotten."""
 
@@ -73,7 +75,7 @@ class Snapshot(Spec):
     engaged: bool
     backup: Timed | None
     memory: tuple[Values, ...]
-    approaches: dict[str, tuple[int, float, float]] = Field(default_factory=dict)
+    approaches: dict[str, Approach] = Field(default_factory=dict)
     """Of `collisions`, by term."""
 
 
