@@ -1,6 +1,7 @@
 """Off-policy evaluation: against what policies really earn, and told with its errors."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from offrl_contract import InputError, Robot, cli, robot_from_yaml
 from offrl_data.dataset import Dataset, Episode, load_dataset
 from offrl_data.dataset_writer import DatasetWriter
+from offrl_training.evaluation.commands import show
 from offrl_training.evaluation.config import EvaluationConfig
 from offrl_training.evaluation.estimate import Estimates, Interval, estimate
 from offrl_training.evaluation.fqe import FittedQEvaluation, Log, weighted_loss
@@ -203,6 +205,16 @@ def test_the_command_shows_a_table_and_writes_a_file(
     }
     assert record["settings"]["steps"] == 200
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_surest_policy_comes_first(
+    found: Estimates, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not the one with the best mean, which may have left the data."""
+    values = {"astray": Interval(5.0, -20.0, 30.0), "sure": Interval(1.0, 0.8, 1.2)}
+    show(replace(found, values=values, gains=values), EvaluationConfig())
+    shown = capsys.readouterr().out
+    assert 0 < shown.index("sure") < shown.index("astray")
 
 
 def test_bad_input_is_told(

@@ -58,20 +58,20 @@ def evaluate(argv: list[str]) -> None:
     policies = {name: run.algorithm.act for name, run in runs.items()}
     watch = partial(track, description="evaluating", disable=not sys.stdout.isatty())
     found = estimate(dataset, policies, config, watch)
-    _show(found, config)
+    show(found, config)
     if command.out is not None:
         record = _record(found, runs, config, dataset.digest)
         write_whole(json.dumps(record, indent=1) + "\n", command.out)
 
 
-def _show(found: Estimates, config: EvaluationConfig) -> None:
-    """Print the table, best policy first, and how far to trust it."""
+def show(found: Estimates, config: EvaluationConfig) -> None:
+    """Print the table, surest policy first, and how far to trust it."""
     title = f"discounted return (gamma {config.gamma:g}) from the start of an episode, with 95 %"
     table = Table(title=title, title_justify="left")
     for head in ("policy", "would earn", "more than the driver"):
         table.add_column(head, overflow="fold")
-    best = sorted(found.values, key=lambda name: -found.values[name].mean)
-    for name in best:
+    # by the lower end: of a policy that leaves the data, the mean can be anything
+    for name in sorted(found.values, key=lambda name: -found.values[name].low):
         table.add_row(name, str(found.values[name]), str(found.gains[name]))
     table.add_row("driver, by the same method", str(found.driver), "")
     table.add_row("driver, in truth", str(found.earned), "")
