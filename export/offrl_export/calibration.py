@@ -39,6 +39,8 @@ _ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 _TINY = 1e-9
 _LEAST_SPREAD = 0.01
 _UNLIMITED = 1e18
+# The gate alarms at a threshold, the quantile promises it above one; a rounding error is less.
+_ABOVE = 1.0 + 1e-6
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ class Scale:
         return height
 
     def value(self, height: float) -> Array:
-        """Return the value (d,) of each detector at one height."""
+        """Return the value (d,) of each detector just above a height."""
         value = self.unit * np.expm1(self.mean + height * self.std)
-        return np.maximum(value, _TINY)
+        return np.maximum(value, _TINY) * _ABOVE
 
 
 def conformal_rank(count: int, alpha: float) -> int:

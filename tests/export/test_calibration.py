@@ -59,6 +59,15 @@ def test_new_normal_episodes_alarm_at_most_alpha(count: int, alpha: float) -> No
     assert np.mean(rates) > alpha / 4  # and not by never alarming
 
 
+def test_an_episode_that_repeats_does_not_alarm() -> None:
+    """What equals the threshold is not above it, however the threshold was rounded."""
+    for seed in range(10):
+        repeated = episodes(np.random.default_rng(seed), 1)
+        references = episodes(np.random.default_rng(99), 40)
+        gate = calibrate(references, repeated * 19, NAMES, 0.05, 10.0, lambda _: None)
+        assert alarms(gate, repeated) == 0.0
+
+
 def test_shifted_episodes_alarm() -> None:
     gate = calibration(0, 60, 0.1)
     assert alarms(gate, episodes(np.random.default_rng(9), 50, shift=2.5)) > 0.9
