@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from offrl_contract import InputError, Robot
 from pydantic import NonNegativeFloat
+from pydantic.dataclasses import dataclass
 
 from offrl_training import checkpoint
 from offrl_training.finetuning.bags import Interventions, mix, read_new
