@@ -118,7 +118,8 @@ def calibrate(
     count = len(judged)
     if conformal_rank(count, alpha) > count:
         needed = math.ceil(1.0 / alpha - 1.0 - 1e-9)
-        least = "" if not count else f", or use --alpha {1.0 / (count + 1):.3g} or more"
+        enough = math.ceil(1e4 / (count + 1)) / 1e4
+        least = "" if not count else f", or use --alpha {enough:g} or more"
         raise InputError(
             f"gate: alpha {alpha:g} needs {needed} held-out episodes, there are {count}: "
             f"{needed - count} are missing. Record more, train with a larger --held-out{least}"

@@ -1,5 +1,7 @@
 """Gate calibration: ranks by hand, the guarantee by simulation, refusal where data is short."""
 
+import re
+
 import numpy as np
 import pytest
 from offrl_contract import InputError
@@ -101,6 +103,14 @@ def test_per_step_thresholds_would_stop_most_normal_episodes() -> None:
 def test_too_few_episodes_are_refused_with_the_number_missing() -> None:
     with pytest.raises(InputError, match=r"needs 19 held-out episodes, there are 5: 14 are missin"):
         calibration(0, 5, 0.05)
+
+
+@pytest.mark.parametrize("count", [2, 11])
+def test_the_alpha_that_is_advised_is_enough(count: int) -> None:
+    with pytest.raises(InputError) as error:
+        calibration(0, count, 0.05)
+    (advised,) = re.findall(r"use --alpha ([0-9.]+) or more", str(error.value))
+    assert calibration(0, count, float(advised)).episodes == count
 
 
 def test_long_logs_are_cut_into_windows_and_it_is_said() -> None:
