@@ -218,6 +218,7 @@ def test_bad_input_is_told(
         (runs[0], "--data", path, "--gamma", 1.0): "gamma",
         (runs[0], "--data", path, "--critics", 1): "critics",
         (runs[0], "--data", path, *TINY, "--out", path / "in_a_file"): "cannot be written",
+        (runs[0], "--data", path, *TINY, "--out", "."): "--out .: is a folder",
     }
     for words, answer in told.items():
         assert evaluate(*words) == 2, words
