@@ -230,6 +230,7 @@ def test_bad_input_is_told(
         ("--data", path): "one run folder at least",
         (runs[0], "--data", path, "--gamma", 1.0): "gamma",
         (runs[0], "--data", path, "--critics", 1): "critics",
+        (runs[0], "--data", path, *TINY, "--seed", 2**64): "less than 4294967296",
         (runs[0], "--data", path, *TINY, "--out", path / "in_a_file"): "cannot be written",
         (runs[0], "--data", path, *TINY, "--out", "."): "--out .: is a folder",
     }

@@ -82,6 +82,10 @@ def test_plan_has_every_combination(tmp_path: Path) -> None:
         ({"options": {"seed": 1}}, "seed: give the seeds as a list"),
         ({"sedes": [1]}, "s.yaml: sedes: unknown key. Did you mean 'seeds'?"),
         ({"seeds": [-1]}, "seeds.0: Input should be greater than or equal to 0, got -1"),
+        (
+            {"seeds": [2**64]},
+            "seeds.0: Input should be less than 4294967296, got 18446744073709551",
+        ),
     ],
 )
 def test_a_wrong_sweep_is_refused(change: dict[str, Any], sentence: str) -> None:
