@@ -35,10 +35,17 @@ ASSUMPTION = (
     "The guarantee holds for episodes exchangeable with the held-out ones: same robot, same place, "
     "same kind of task. It is an average over episodes, not a promise for each."
 )
+WINDOWS = (
+    " Here an episode is a window of a longer log. Windows of few logs are like one another, less "
+    "like those of other days, which may alarm more often."
+)
+"""Added to the assumption where logs were cut."""
 _ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 _TINY = 1e-9
 _LEAST_SPREAD = 0.01
 _UNLIMITED = 1e18
+# The gate alarms at a threshold, the quantile promises it above one; a rounding error is less.
+_ABOVE = 1.0 + 1e-6
 
 
 @dataclass(frozen=True)
@@ -65,9 +72,9 @@ class Scale:
         return height
 
     def value(self, height: float) -> Array:
-        """Return the value (d,) of each detector at one height."""
+        """Return the value (d,) of each detector just above a height."""
         value = self.unit * np.expm1(self.mean + height * self.std)
-        return np.maximum(value, _TINY)
+        return np.maximum(value, _TINY) * _ABOVE
 
 
 def conformal_rank(count: int, alpha: float) -> int:
@@ -97,27 +104,30 @@ def calibrate(
     `reference` gives the scale of each detector, `held_out` the threshold; they must be different
     episodes. Raises InputError where there are too few held-out episodes for alpha.
     """
+    ticks = np.concatenate(list(reference))
+    means, stds = ticks.mean(0), np.maximum(ticks.std(0), _TINY)
+    blank = _blank(names, means, stds, alpha)
+    judged = _with_sums(held_out, blank)
     window = None
-    if conformal_rank(len(held_out), alpha) > len(held_out):
-        windows = cut_windows(held_out, math.ceil(MIN_WINDOW * rate))
-        if len(windows) > len(held_out):
-            say(f"{len(held_out)} held-out episodes: cut into windows of {MIN_WINDOW:g} s")
-            held_out, window = windows, MIN_WINDOW
-    count = len(held_out)
+    if conformal_rank(len(judged), alpha) > len(judged):
+        # Only now, as the gate's CUSUM goes on from one window to the next.
+        windows = cut_windows(judged, math.ceil(MIN_WINDOW * rate))
+        if len(windows) > len(judged):
+            say(f"{len(judged)} held-out episodes: cut into windows of {MIN_WINDOW:g} s")
+            judged, window = windows, MIN_WINDOW
+    count = len(judged)
     if conformal_rank(count, alpha) > count:
         needed = math.ceil(1.0 / alpha - 1.0 - 1e-9)
-        least = "" if not count else f", or use --alpha {1.0 / (count + 1):.3g} or more"
+        enough = math.ceil(1e4 / (count + 1)) / 1e4
+        least = "" if not count else f", or use --alpha {enough:g} or more"
         raise InputError(
             f"gate: alpha {alpha:g} needs {needed} held-out episodes, there are {count}: "
             f"{needed - count} are missing. Record more, train with a larger --held-out{least}"
         )
-    ticks = np.concatenate(list(reference))
-    means, stds = ticks.mean(0), np.maximum(ticks.std(0), _TINY)
-    blank = _blank(names, means, stds, alpha)
-    scale = Scale.fit(_maxima(reference, blank))
-    heights = scale.height(_maxima(held_out, blank)).max(axis=1)  # (n,) in order of recording
+    scale = Scale.fit(_maxima(_with_sums(reference, blank)))
+    heights = scale.height(_maxima(judged)).max(axis=1)  # (n,) in order of recording
     thresholds = scale.value(np.sort(heights)[conformal_rank(count, alpha) - 1])  # (2k,)
-    normal = np.concatenate(list(held_out))
+    normal = np.concatenate(judged)  # (N, 2k)
     scores = tuple(
         known.model_copy(
             update={
@@ -138,6 +148,7 @@ def calibrate(
             "scores": scores,
             "false_alarms": _false_alarms(heights, alpha, hours),
             "reliability": _reliability(heights),
+            "assumption": ASSUMPTION + WINDOWS * (window is not None),
         }
     )
 
@@ -163,18 +174,23 @@ def _blank(names: Sequence[str], means: Array, stds: Array, alpha: float) -> Gat
         slack=SLACK,
         scores=scores,
         false_alarms=none,
-        assumption=ASSUMPTION,
+        assumption="",
     )
 
 
-def _maxima(episodes: Sequence[Array], calibration: GateCalibration) -> Array:
-    """Return each episode's largest score and largest CUSUM (n, 2k), by the gate's own CUSUM."""
+def _with_sums(episodes: Sequence[Array], calibration: GateCalibration) -> list[Array]:
+    """Put beside the scores (T, k) of each episode their CUSUM, by the gate's own: (T, 2k)."""
     rows = []
     for episode in episodes:
         cusum = Cusum(calibration)
         sums = np.array([cusum.update(tick) for tick in episode.tolist()])
-        rows.append(np.concatenate([episode.max(0), sums.max(0)]))
-    return np.array(rows)
+        rows.append(np.concatenate([episode, sums], axis=1))
+    return rows
+
+
+def _maxima(episodes: Sequence[Array]) -> Array:
+    """Return the largest of each detector (n, d) in episodes (T, d)."""
+    return np.array([episode.max(0) for episode in episodes])
 
 
 def _false_alarms(heights: Array, alpha: float, hours: float) -> FalseAlarms:

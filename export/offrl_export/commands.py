@@ -1,12 +1,13 @@
 """The verb `export`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from offrl_data.dataset import open_dataset
 from offrl_training.run import load_run
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from offrl_export.policy import export_policy
 
@@ -21,7 +22,7 @@ class ExportConfig:
     """The dataset that the run was trained on."""
     out: Path = Path("policy.onnx")
     """Policy file to write."""
-    alpha: float = 0.05
+    alpha: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     """Share of normal episodes that the gate may stop, at most."""
     sign: Path | None = None
     """PEM file of an Ed25519 private key: sign the policy file."""

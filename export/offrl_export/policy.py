@@ -27,6 +27,7 @@ from offrl_data.columns import Column, pieces
 from offrl_data.dataset import AnyDataset
 from offrl_policy.policy_file import BEFORE, FORMAT, GOLDEN_TOLERANCE, Policy
 from offrl_policy.signature import private_key, seal, sign
+from offrl_training.files import require_writable
 from offrl_training.run import TrainedRun
 from offrl_training.transitions import spread_rows
 
@@ -79,13 +80,15 @@ def export_policy(
         )
     model = Dynamics(run, judged_terms(run.robot, jumps))
     definitions = _definitions(run.robot, dataset, msgs, say)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(out)
     beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         report = _write(run, dataset, model, definitions, beside, alpha, key, say)
         with beside.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(beside, out)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written: {error}") from error
     finally:
         beside.unlink(missing_ok=True)
     gate = Policy(out).gate

@@ -72,7 +72,8 @@ class Adam(torch.optim.Optimizer):
     def _gather(self) -> None:
         """Lay the state out as the kernel takes it; all parameters share one count of steps."""
         states = [self.state[parameter] for parameter in self.parameters]
-        self._step: Tensor = states[0]["step"]
+        # The base class leaves the count of a checkpoint where it was loaded to.
+        self._step: Tensor = states[0]["step"].to(self.parameters[0].device)
         for state in states:
             state["step"] = self._step
         self._means: list[Tensor] = [state["mean"] for state in states]

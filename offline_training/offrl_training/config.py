@@ -1,8 +1,11 @@
 """Settings of a run that do not depend on the algorithm."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""As large as every generator of random numbers takes."""
 
 RewardScale = Literal["none", "return_range", "standard", "unit"]
 
@@ -16,7 +19,7 @@ class TrainingConfig(BaseModel):
     """Updates of the whole run."""
     batch: PositiveInt = 256
     """Transitions per update."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of the split, the networks and the sampling."""
     held_out: float = Field(0.2, ge=0.0, lt=1.0)
     """Share of the episodes kept from training, for the gate's calibration; whole episodes."""

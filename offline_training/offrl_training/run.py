@@ -113,6 +113,8 @@ def require_free(run: Path) -> None:
     """Raise InputError where a new run cannot have this folder."""
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise InputError(f"{run}: exists and is not empty. Use --resume to continue a run.")
+    if run.resolve() == Path.cwd():  # a new run takes the place of an empty folder
+        raise InputError(f"{run}: is the working directory. Name a folder in it.")
 
 
 def open_run(

@@ -14,7 +14,8 @@ def whole(file: Path) -> Iterator[Path]:
 
     Raises InputError where it cannot be written.
     """
-    beside = file.with_name(f".{os.getpid()}.tmp.{file.name}")  # its suffix tells ffmpeg the format
+    # Its suffix tells ffmpeg the format. Not with_name, which a path like `.` does not have.
+    beside = file.parent / f".{os.getpid()}.tmp.{file.name}"
     try:
         yield beside
         os.replace(beside, file)

@@ -1,9 +1,11 @@
 """Gate calibration: ranks by hand, the guarantee by simulation, refusal where data is short."""
 
+import re
+
 import numpy as np
 import pytest
 from offrl_contract import InputError
-from offrl_export.calibration import calibrate, conformal_rank, cut_windows
+from offrl_export.calibration import ASSUMPTION, WINDOWS, calibrate, conformal_rank, cut_windows
 from offrl_policy.gate import Gate, GateCalibration, GateSettings, State
 
 NAMES = ("critic_std", "knn")
@@ -59,6 +61,15 @@ def test_new_normal_episodes_alarm_at_most_alpha(count: int, alpha: float) -> No
     assert np.mean(rates) > alpha / 4  # and not by never alarming
 
 
+def test_an_episode_that_repeats_does_not_alarm() -> None:
+    """What equals the threshold is not above it, however the threshold was rounded."""
+    for seed in range(10):
+        repeated = episodes(np.random.default_rng(seed), 1)
+        references = episodes(np.random.default_rng(99), 40)
+        gate = calibrate(references, repeated * 19, NAMES, 0.05, 10.0, lambda _: None)
+        assert alarms(gate, repeated) == 0.0
+
+
 def test_shifted_episodes_alarm() -> None:
     gate = calibration(0, 60, 0.1)
     assert alarms(gate, episodes(np.random.default_rng(9), 50, shift=2.5)) > 0.9
@@ -94,6 +105,14 @@ def test_too_few_episodes_are_refused_with_the_number_missing() -> None:
         calibration(0, 5, 0.05)
 
 
+@pytest.mark.parametrize("count", [2, 11])
+def test_the_alpha_that_is_advised_is_enough(count: int) -> None:
+    with pytest.raises(InputError) as error:
+        calibration(0, count, 0.05)
+    (advised,) = re.findall(r"use --alpha ([0-9.]+) or more", str(error.value))
+    assert calibration(0, count, float(advised)).episodes == count
+
+
 def test_long_logs_are_cut_into_windows_and_it_is_said() -> None:
     said: list[str] = []
     generator = np.random.default_rng(0)
@@ -107,8 +126,36 @@ def test_long_logs_are_cut_into_windows_and_it_is_said() -> None:
     )
     assert said == ["4 held-out episodes: cut into windows of 30 s"]
     assert (gate.window, gate.episodes) == (30.0, 44)
+    assert gate.assumption.endswith(WINDOWS)
     lengths = [len(window) for window in cut_windows([np.zeros((7, 2)), np.zeros((2, 2))], 3)]
     assert lengths == [3, 3]
+
+
+def test_thresholds_hold_for_windows_though_the_cusum_goes_on() -> None:
+    """The gate does not begin anew every 30 s: of the logs' own windows at most alpha alarm."""
+    generator = np.random.default_rng(0)
+    held_out = [slow(generator, 6_000) for _ in range(2)]
+    reference = [slow(generator, 6_000) for _ in range(4)]
+    gate = calibrate(reference, held_out, NAMES, 0.05, 5.0, lambda _: None)
+    alarming, count = 0, 0
+    for log in held_out:
+        machine = Gate(gate, GateSettings())
+        over = []
+        for k, tick in enumerate(log.tolist()):
+            machine.step(k, tick)
+            over.append(max(machine.levels.values()) >= 1.0)
+        windows = np.reshape(over, (-1, 150)).any(axis=1)
+        alarming, count = alarming + int(windows.sum()), count + len(windows)
+    assert count == gate.episodes == 80
+    assert alarming <= count - conformal_rank(count, 0.05)
+
+
+def slow(generator: np.random.Generator, length: int) -> np.ndarray:
+    """Scores that wander for tens of ticks."""
+    noise = generator.normal(0.0, 1.0, (length, 2))
+    for t in range(1, length):
+        noise[t] = 0.99 * noise[t - 1] + 0.14 * noise[t]
+    return np.exp(0.5 * noise)
 
 
 def test_drift_between_the_halves_of_a_log_is_seen() -> None:
@@ -127,6 +174,7 @@ def test_drift_between_the_halves_of_a_log_is_seen() -> None:
 
 def test_false_alarms_are_counted_by_thresholds_of_the_other_half() -> None:
     gate = calibration(1, 60, 0.1)
+    assert gate.assumption == ASSUMPTION
     measured = gate.false_alarms
     assert measured.episodes == 60
     low, high = measured.interval

@@ -59,3 +59,23 @@ def test_a_type_that_nobody_defines_is_named_with_its_remedy(
     (tmp_path / "acme" / "msg" / "Place.msg").write_text(text)
     assert cli.run([*arguments, "--msgs", str(tmp_path)]) == 0
     assert "acme/msg/Place" in Policy(tmp_path / "p.onnx").definitions
+
+
+@pytest.mark.parametrize("alpha", ["0", "nan", "1", "1.5", "-0.1"])
+def test_an_alpha_that_is_none_leaves_with_2(
+    alpha: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        cli.run(["export", "no_run", "--data", "no_data.h5", f"--alpha={alpha}"])
+    assert leaving.value.code == cli.EXIT_BAD_INPUT
+    assert "Input should be" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = trained(tmp_path, "nav_msgs/msg/Odometry")
+    told = {tmp_path: "is a folder", tmp_path / "data.h5" / "p.onnx": "cannot be written"}
+    for out, answer in told.items():
+        assert cli.run([*arguments, "--out", str(out)]) == cli.EXIT_BAD_INPUT
+        assert f"--out {out}: {answer}" in capsys.readouterr().err

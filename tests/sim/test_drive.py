@@ -62,6 +62,7 @@ def test_points_of_the_robot_are_turned_and_moved_by_hand():
         (["RacecarTrak"], "Did you mean 'RacecarTrack'"),
         (["RacecarTrack", "--video", "film.avi"], "must end in .gif or .mp4"),
         (["PandaReach", "--picture", "/nowhere/film.png"], "/nowhere/film.png: cannot be written"),
+        (["PandaReach", "--picture", "."], ".: cannot be written"),
         (["RacecarTrack", "--profile", "/none.yaml"], "/none.yaml"),
     ],
 )

@@ -43,3 +43,11 @@ def test_a_restored_optimiser_goes_on_to_the_bit() -> None:
         first.descend(gradients(step))
         second.descend(gradients(step))
     assert all(torch.equal(a, b) for a, b in zip(straight, copies, strict=True))
+
+
+def test_a_state_follows_the_parameters_to_their_device() -> None:
+    first = Adam(parameters(), 0.01)
+    second = Adam([nn.Parameter(each.to("meta")) for each in parameters()], 0.01)
+    second.load_state_dict(first.state_dict())
+    found = {value.device.type for state in second.state.values() for value in state.values()}
+    assert found == {"meta"}

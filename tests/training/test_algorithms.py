@@ -17,10 +17,9 @@ from .conftest import small
 DIMS = Dims(observation=5, action=2, steps=100)
 LIMITS = ((-0.3, 0.3), (1.0, 4.0))
 
+WARM = [n for n, kind in ALGORITHMS.items() if "warm_start" in kind.config_type.model_fields]
 # What a run of a few updates needs so that every part takes part.
-SHORT: dict[str, dict[str, Any]] = {
-    name: {"warm_start": 0.02} for name in ("atac", "bear", "brac", "cql")
-}
+SHORT: dict[str, dict[str, Any]] = {name: {"warm_start": 0.02} for name in WARM}
 SHORT["spibb"] = {"n_wedge": 1.0, "radius": 2.0}
 
 each = pytest.mark.parametrize("name", ALGORITHMS)
@@ -170,17 +169,19 @@ def test_cql_samples_three_sets_of_actions() -> None:
     assert bool((actions.abs() <= 1.0).all())
 
 
-def test_cql_clones_the_data_first_and_not_online() -> None:
+@pytest.mark.parametrize("name", WARM)
+def test_the_warm_start_follows_the_data_and_not_online(name: str) -> None:
     """In the warm start Q has no say in the policy; going on online ends it."""
 
     def loss(q_scale: float, online: bool) -> float:
-        algorithm = build("cql", warm_start=0.5)
-        assert isinstance(algorithm, CQL)
+        algorithm = build(name, warm_start=0.5)
         with torch.no_grad():
-            algorithm.q.weights[-1].mul_(q_scale)
+            q = algorithm.policy.q if name == "bear" else algorithm.q
+            q.weights[-1].mul_(q_scale)
         if online:
             algorithm.begin_online()
-        return float(algorithm.update_policy(batch())["policy_loss"])
+        data = batch().observations if name in ("bear", "brac") else batch()
+        return float(algorithm.update_policy(data)["policy_loss"])
 
     assert loss(1.0, online=False) == loss(100.0, online=False)
     assert loss(1.0, online=True) != loss(100.0, online=True)

@@ -102,6 +102,17 @@ def test_the_task_goes_on_after_a_timeout_and_ends_at_a_terminal(
     assert found.earned.mean == pytest.approx(worth, rel=1e-5)
 
 
+def test_what_was_earned_is_exact(tmp_path: Path, robot: Robot) -> None:
+    """It is the mean of the held-out returns, not of the bootstrap samples'."""
+    lengths = list(range(1, 21))
+    dataset = constant(tmp_path / "data.h5", robot, lengths, terminal=True)
+    config = SMALL.model_copy(update={"steps": 1})
+    _, held_out = split_episodes(len(lengths), config.held_out, config.seed)
+    by_hand = np.mean([(1.0 - GAMMA ** lengths[e]) / (1.0 - GAMMA) for e in held_out])
+    found = estimate(dataset, {"to": to_the_goal}, config)
+    assert found.earned.mean == pytest.approx(by_hand, rel=1e-5)
+
+
 def test_loss_by_hand() -> None:
     q, target = torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.tensor([[0.0, 4.0], [1.0, 3.0]])
     counts = torch.tensor([[2.0, 1.0], [3.0, 0.0]])
@@ -154,9 +165,11 @@ def test_a_critic_never_sees_what_its_sample_lacks() -> None:
 
 
 def test_interval_by_hand() -> None:
-    found = Interval.of(np.array([1.0, 3.0]))
-    reach = 1.96 * 2.0**0.5
-    assert (found.mean, found.low, found.high) == (2.0, 2.0 - reach, 2.0 + reach)
+    """Two critics, two episodes; one sample has the first episode twice, one has each once."""
+    values, shares = np.array([[0.0, 4.0], [2.0, 6.0]]), np.array([[1.0, 0.0], [0.5, 0.5]])
+    found = Interval.of(values, shares)
+    reach = 1.96 * 8.0**0.5  # samples 0 and 4
+    assert (found.mean, found.low, found.high) == (3.0, 3.0 - reach, 3.0 + reach)
 
 
 def test_one_episode_is_refused(make: Make) -> None:
@@ -229,7 +242,9 @@ def test_bad_input_is_told(
         ("--data", path): "one run folder at least",
         (runs[0], "--data", path, "--gamma", 1.0): "gamma",
         (runs[0], "--data", path, "--critics", 1): "critics",
+        (runs[0], "--data", path, *TINY, "--seed", 2**64): "less than 4294967296",
         (runs[0], "--data", path, *TINY, "--out", path / "in_a_file"): "cannot be written",
+        (runs[0], "--data", path, *TINY, "--out", "."): "--out .: is a folder",
     }
     for words, answer in told.items():
         assert evaluate(*words) == 2, words

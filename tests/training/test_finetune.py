@@ -145,6 +145,22 @@ def test_bad_input(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("--save-every=-5", "greater than or equal to 0"),
+        (f"--seed={2**64}", "less than 4294967296"),
+    ],
+)
+def test_numbers_out_of_range_leave_with_2(
+    wrong: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        cli.run(["finetune", "run", "--env", POINT, wrong])
+    assert leaving.value.code == cli.EXIT_BAD_INPUT
+    assert sentence in " ".join(capsys.readouterr().err.replace("│", "").split())
+
+
 def test_an_algorithm_that_counts_its_dataset_is_refused(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,10 +1,12 @@
 """`offrl finetune --bags`: newly recorded bags, in which the gate drove for a while."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from offrl_contract import cli
 from offrl_contract.definitions import distro_definitions
 from offrl_data.dataset import Episode, load_dataset
@@ -108,6 +110,32 @@ def test_bags_are_learned_from(
 def test_a_dataset_of_new_bags_will_do(trained: Path, make: Make, tmp_path: Path) -> None:
     assert finetune(trained, tmp_path / "out", "--bags", make(seed=3)) == 0
     assert load_run(tmp_path / "out").step == 100
+
+
+def test_a_run_may_be_the_working_directory(
+    trained: Path,
+    make: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its name is then not in what was given; a new run cannot take the place of that folder."""
+    shutil.copytree(trained, tmp_path / "copy")
+    bag = write_bag(tmp_path / "bag")
+    monkeypatch.chdir(tmp_path / "copy" / "run")
+    words = ["finetune", ".", "--bags", str(bag), "--steps", "2"]
+    assert cli.run(words) == 0
+    made = tmp_path / "copy" / "run_finetuned"
+    assert (tmp_path / "copy" / "run_finetuned_bags.h5").exists()
+    assert yaml.safe_load((made / "finetune.yaml").read_text())["run"] == "run"
+    monkeypatch.chdir(made)
+    assert cli.run(["finetune", "../run", *words[2:], "--out", ".", "--resume"]) == 0
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    capsys.readouterr()
+    for verb in (["finetune", str(made), *words[2:]], ["train", "bc", str(make())]):
+        assert cli.run([*verb, "--out", "."]) == cli.EXIT_BAD_INPUT
+        assert ": is the working directory. Name a folder in it." in capsys.readouterr().err
 
 
 def test_cut_by_hand() -> None:

@@ -82,6 +82,10 @@ def test_plan_has_every_combination(tmp_path: Path) -> None:
         ({"options": {"seed": 1}}, "seed: give the seeds as a list"),
         ({"sedes": [1]}, "s.yaml: sedes: unknown key. Did you mean 'seeds'?"),
         ({"seeds": [-1]}, "seeds.0: Input should be greater than or equal to 0, got -1"),
+        (
+            {"seeds": [2**64]},
+            "seeds.0: Input should be less than 4294967296, got 18446744073709551",
+        ),
     ],
 )
 def test_a_wrong_sweep_is_refused(change: dict[str, Any], sentence: str) -> None:
@@ -254,6 +258,42 @@ def test_other_settings_are_refused_before_anything_runs(
     assert cli.run(["sweep", str(path), str(file), "--out", str(out)]) == 2
     assert "bc_seed-0: was made otherwise: training.steps is 5, was 4" in capsys.readouterr().err
     assert checkpoint.steps_of(out / "bc_seed-0") == [4]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"threads": 3}, "bc_seed-0: threads: 3 asked for, at most 2 can be had"),
+        ({"device": "cuda"}, "bc_seed-0: device: cuda asked for, Ray finds no GPU here"),
+    ],
+)
+def test_a_trial_that_there_is_no_room_for_is_refused(
+    options: dict[str, Any],
+    sentence: str,
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'offrl[sweep]'")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    file = write({"algorithms": {"bc": None}, "options": options}, tmp_path)
+    asked = ["sweep", str(path), str(file), "--out", str(tmp_path / "out"), "--cores", "2"]
+    assert cli.run(asked) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"), [("--cores=0", "greater than 0"), ("--retries=-1", "equal to 0")]
+)
+def test_numbers_out_of_range_leave_with_2(
+    wrong: str, sentence: str, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["sweep", str(path), str(write(SWEEP, tmp_path)), "--out", str(tmp_path / "out"), wrong]
+    with pytest.raises(SystemExit) as leaving:
+        cli.run(asked)
+    assert leaving.value.code == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_table_and_page_of_trials_without_metrics(tmp_path: Path) -> None:

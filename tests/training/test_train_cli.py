@@ -83,6 +83,7 @@ def test_help_lists_the_algorithms(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "sentence"),
     [
         (["--expectile", "1.5"], "Input should be less than 1"),
+        (["--seed", str(2**64)], "Input should be less than 4294967296"),
         (["--expectil", "0.5"], "Perhaps you meant: --expectile"),
     ],
 )

@@ -78,6 +78,8 @@ class Algorithm(nn.Module, ABC, Generic[C]):
     """Whether the policy picks among candidates, so that a rounding error may change its choice."""
     needs_all: ClassVar[bool] = False
     """Whether `prepare` has to see all training transitions before the first step."""
+    warm_updates: int = 0
+    """Updates at the beginning of the run in which Q has no say in the policy."""
     policy: nn.Module
     """Deterministic policy in network coordinates: (B, o) to (B, a) in [-1, 1]."""
 
@@ -103,6 +105,7 @@ class Algorithm(nn.Module, ABC, Generic[C]):
 
     def begin_online(self) -> None:
         """Prepare to go on with data of one's own: schedules over the run are at their end."""
+        self.warm_updates = 0
 
     @abstractmethod
     def update(self, batch: Batch) -> Metrics:

@@ -73,10 +73,6 @@ class CQL(SAC[Q]):
             self.log_multiplier = nn.Parameter(torch.zeros((), device=self.generator.device))
             self.multiplier_optimizer = Adam([self.log_multiplier], self.config.critic_rate)
 
-    def begin_online(self) -> None:
-        """End the warm start."""
-        self.warm_updates = 0
-
     def merit(self, batch: Batch, action: Tensor) -> Tensor:
         """Return Q of the policy's actions (B,); in the warm start how likely the data's are."""
         if self.updates < self.warm_updates:

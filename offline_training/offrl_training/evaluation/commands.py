@@ -18,6 +18,7 @@ from rich.table import Table
 
 from offrl_training.evaluation.config import EvaluationConfig
 from offrl_training.evaluation.estimate import Estimates, estimate
+from offrl_training.files import require_writable
 from offrl_training.process import set_up
 from offrl_training.run import TrainedRun, load_run
 
@@ -55,6 +56,8 @@ def evaluate(argv: list[str]) -> None:
     for path in dict.fromkeys(command.runs):
         runs[str(path)] = run = load_run(path)
         require_same(run.robot, dataset.robot, f"{path}/robot.yaml", str(command.data))
+    if command.out is not None:
+        require_writable(command.out)
     policies = {name: run.algorithm.act for name, run in runs.items()}
     watch = partial(track, description="evaluating", disable=not sys.stdout.isatty())
     found = estimate(dataset, policies, config, watch)

@@ -1,6 +1,8 @@
 """Settings of an evaluation."""
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from offrl_training.config import Seed
 
 
 class EvaluationConfig(BaseModel):
@@ -26,7 +28,7 @@ class EvaluationConfig(BaseModel):
     held_out: float = Field(0.2, gt=0.0, lt=1.0)
     """Share of the episodes at whose beginnings values are read; the critics learn from the others.
     Those of a run with the same seed are the same."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of the split, the bootstrap samples, the networks and the batches."""
     threads: PositiveInt = 1
     """CPU threads."""

@@ -32,9 +32,13 @@ class Interval:
     high: float
 
     @classmethod
-    def of(cls, samples: NDArray[np.float64]) -> "Interval":
-        """Return mean and normal interval of bootstrap samples (K,)."""
-        mean, reach = float(samples.mean()), _Z * float(samples.std(ddof=1))
+    def of(cls, values: NDArray[np.float64], shares: NDArray[np.float64]) -> "Interval":
+        """Return the mean of values (K, E) and its normal interval.
+
+        The interval is from K bootstrap samples, which have each of E episodes by a share (K, E).
+        """
+        mean, samples = float(values.mean()), (values * shares).sum(-1)  # (K,)
+        reach = _Z * float(samples.std(ddof=1))
         return cls(mean, mean - reach, mean + reach)
 
     def __str__(self) -> str:
@@ -92,13 +96,14 @@ def estimate(
         torch.stack([normaliser.action(torch.from_numpy(each)) for each in actions]),
     )  # (P, K, H)
     shares = _bootstrap(random, config.critics, len(held_out)) / len(held_out)  # (K, H)
-    values = (q.double().numpy() * shares).sum(-1)  # (P, K)
-    driver, others = values[0], dict(zip(policies, values[1:], strict=True))
+    driver, *values = q.double().numpy()  # (K, H) each
+    others = dict(zip(policies, values, strict=True))
+    earned = np.broadcast_to(transitions.returns[first], driver.shape).astype(np.float64)
     return Estimates(
-        values={name: Interval.of(value) for name, value in others.items()},
-        gains={name: Interval.of(value - driver) for name, value in others.items()},
-        driver=Interval.of(driver),
-        earned=Interval.of((transitions.returns[first] * shares).sum(-1)),
+        values={name: Interval.of(value, shares) for name, value in others.items()},
+        gains={name: Interval.of(value - driver, shares) for name, value in others.items()},
+        driver=Interval.of(driver, shares),
+        earned=Interval.of(earned, shares),
         episodes=len(held_out),
     )
 

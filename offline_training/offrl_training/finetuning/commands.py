@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from offrl_contract import InputError, Robot
 from pydantic import NonNegativeFloat
+from pydantic.dataclasses import dataclass
 
 from offrl_training import checkpoint
 from offrl_training.finetuning.bags import Interventions, mix, read_new
@@ -70,7 +70,7 @@ def finetune(argv: list[str]) -> None:
         args=argv,
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    out = command.out or command.run.with_name(f"{command.run.name}_finetuned")
+    out = command.out or _beside(command.run, "_finetuned")
     if (command.env is None) == (not command.bags):
         raise InputError("offrl finetune: needs either --env or --bags")
     check_folder(out, command.resume)
@@ -78,6 +78,12 @@ def finetune(argv: list[str]) -> None:
     settings(command.finetuning, offline)
     work = _on_bags if command.env is None else _in_env
     work(command, out, offline, robot)
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    """Return the path beside a folder, also one given as `.`, that has its name and an ending."""
+    folder = folder.resolve()
+    return folder.parent / f"{folder.name}{ending}"
 
 
 def _in_env(command: FinetuneCommand, out: Path, offline: RunConfig, robot: Robot) -> None:
@@ -104,8 +110,8 @@ def _in_env(command: FinetuneCommand, out: Path, offline: RunConfig, robot: Robo
 def _on_bags(command: FinetuneCommand, out: Path, offline: RunConfig, robot: Robot) -> None:
     """Finetune on new bags; as in training, there is no environment to evaluate in."""
     config = command.finetuning
-    beside = out.with_name(f"{out.name}_bags.h5")
-    new = read_new(command.bags, robot, beside, command.interventions, command.resume)
+    converted = _beside(out, "_bags.h5")
+    new = read_new(command.bags, robot, converted, command.interventions, command.resume)
     trainer, made = _trainer(command, offline)
     trainer.sampler = mix(trainer, new, config)
     last = trainer.step + config.steps * config.updates
@@ -151,7 +157,11 @@ def _begin(request: EnvRequest) -> EnvProcess:
 def _record(command: FinetuneCommand) -> dict[str, Any]:
     """Return what `finetune.yaml` says: what the run was made from and how."""
     profile = None if command.profile is None else command.profile.name
-    origin: dict[str, Any] = {"run": command.run.name, "env": command.env, "profile": profile}
+    origin: dict[str, Any] = {
+        "run": command.run.resolve().name,
+        "env": command.env,
+        "profile": profile,
+    }
     if command.bags:
         names = [path.name for path in command.bags]
         origin |= {"bags": names, "interventions": command.interventions}

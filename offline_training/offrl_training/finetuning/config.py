@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from offrl_training.config import Seed
+
 Method = Literal["continue", "wsrl", "rlpd", "sac"]
 Preset = Literal["run", "paper", "small"]
 
@@ -46,7 +48,7 @@ class FinetuneConfig(BaseModel):
     rollback: NonNegativeFloat | None = 0.2
     """An evaluation lower than the best by more than this share of it puts the networks of the best
     back. The last checkpoint is that of the best evaluation, too. None: neither."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of exploration, sampling and of the scenarios that are learned in."""
     log_every: PositiveInt = 1000
     """Steps between rows of metrics.csv."""

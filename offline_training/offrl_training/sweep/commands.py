@@ -1,6 +1,5 @@
 """The verb `sweep`."""
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from offrl_contract import InputError
 from offrl_data.dataset import open_dataset
 from offrl_data.web_page import write_whole
 from pydantic import NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass
 
 from offrl_training.process import set_up
 from offrl_training.run import open_run
@@ -17,7 +17,7 @@ from offrl_training.signals import deferred_signals, leave
 from offrl_training.sweep.page import sweep_page
 from offrl_training.sweep.plan import Trial, load_plan
 from offrl_training.sweep.results import read_results, write_table
-from offrl_training.sweep.trials import Outcome, cluster, run_trials
+from offrl_training.sweep.trials import Outcome, check_room, cluster, run_trials
 from offrl_training.tracking import Tracker, require_library, tracking
 from offrl_training.trainer import fit
 from offrl_training.transitions import read_dataset
@@ -71,6 +71,8 @@ def sweep(argv: list[str]) -> None:
             tracker=command.tracker,
         )
         with cluster(command.address, command.cores) as ray, deferred_signals() as caught:
+            if command.address is None:  # a machine with room may join a cluster later
+                check_room(waiting, ray.cluster_resources())
             say = partial(print, flush=True)
             outcomes |= run_trials(ray, waiting, work, command.retries, say, lambda: bool(caught))
     for trial in waiting:

@@ -9,12 +9,12 @@ from typing import Any
 from offrl_contract import InputError
 from offrl_contract.errors import nearest
 from offrl_contract.settings import read_mapping, validated
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from offrl_training import checkpoint
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig
-from offrl_training.config import TrainingConfig
+from offrl_training.config import Seed, TrainingConfig
 from offrl_training.run import read_config
 from offrl_training.settings import run_settings
 
@@ -26,7 +26,7 @@ class SweepConfig(BaseModel):
 
     algorithms: dict[str, dict[str, list[Any]]] = Field(min_length=1)
     """Algorithms, each with lists of values to try for its options, in every combination."""
-    seeds: list[NonNegativeInt] = Field([0], min_length=1)
+    seeds: list[Seed] = Field([0], min_length=1)
     """Seeds of every combination."""
     options: dict[str, Any] = {}
     """Options of every trial, as in a file of `offrl train --config`."""

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -65,6 +65,19 @@ def cluster(address: str | None, cores: int | None) -> Iterator[Any]:
         ray.shutdown()
 
 
+def check_room(trials: Sequence[Trial], resources: Mapping[str, float]) -> None:
+    """Raise InputError where a trial asks for more than Ray has, and would wait for ever."""
+    cores = int(resources.get("CPU", 0))
+    for trial in trials:
+        if trial.training.threads > cores:
+            raise InputError(
+                f"{trial.name}: threads: {trial.training.threads} asked for, at most {cores} can "
+                "be had: the cores of this machine, or --cores"
+            )
+        if _gpus(trial) > resources.get("GPU", 0):
+            raise InputError(f"{trial.name}: device: cuda asked for, Ray finds no GPU here")
+
+
 def run_trials(
     ray: Any,
     trials: Sequence[Trial],
@@ -103,9 +116,12 @@ def run_trials(
 
 def _begin(ray: Any, work: Callable[[Trial], None], trial: Trial) -> Any:
     """Hand one trial to Ray, which starts it where the cores are free that it asks for."""
-    gpus = 1 if trial.training.device == "cuda" else 0
-    task = ray.remote(num_cpus=trial.training.threads, num_gpus=gpus, max_retries=0)(_do)
-    return task.remote(work, trial)
+    asked = {"num_cpus": trial.training.threads, "num_gpus": _gpus(trial)}
+    return ray.remote(**asked, max_retries=0)(_do).remote(work, trial)
+
+
+def _gpus(trial: Trial) -> int:
+    return 1 if trial.training.device == "cuda" else 0
 
 
 def _do(work: Callable[[Trial], None], trial: Trial) -> None:
