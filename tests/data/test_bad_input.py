@@ -135,6 +135,18 @@ def test_empty_and_foreign_datasets(
     assert "not an offrl dataset" in refused(["inspect", path], capsys)
 
 
+def test_what_is_read_is_not_overwritten(
+    robot_file: Path, make_bag: BagMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = make_bag(drive(1.0))
+    (storage,) = bag.glob("*.mcap")
+    for bags, out in ((bag, robot_file), (storage, storage), (bag, storage)):
+        before = out.read_bytes()
+        said = refused(["convert", bags, "--robot", robot_file, "--out", out], capsys)
+        assert f"--out {out}: is a file to read" in said
+        assert out.read_bytes() == before
+
+
 def test_killed_conversion_leaves_the_old_file(robot_file: Path, make_bag: BagMaker) -> None:
     """SIGKILL at several moments: the file under the final name is the old one or a whole one."""
     bag, out = make_bag(drive(120.0)), robot_file.with_name("data.h5")

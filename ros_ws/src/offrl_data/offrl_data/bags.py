@@ -300,6 +300,13 @@ def _is_storage(path: Path) -> bool:
     return path.is_file() and plain.suffix in READERS
 
 
+def files_of(bag: Path) -> list[Path]:
+    """Return the files that a bag consists of."""
+    if not bag.is_dir():
+        return [bag]
+    return [file for file in bag.iterdir() if file.name == _METADATA or _is_storage(file)]
+
+
 def find_bags(paths: list[Path]) -> list[Path]:
     """Return the bags below the given files and directories, in the order given.
 

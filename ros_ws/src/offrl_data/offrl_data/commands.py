@@ -19,6 +19,7 @@ from offrl_data.bags import Bag, find_bags
 from offrl_data.conversion import BagReport, convert_bags
 from offrl_data.dataset import load_dataset
 from offrl_data.message_definitions import MessageDefinitions
+from offrl_data.output import require_other
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def convert(argv: list[str]) -> None:
     if config.jobs < 1:
         raise InputError(f"--jobs {config.jobs}: at least 1 is needed")
     robot = load_robot(config.robot)
+    require_other(config.out, [Path(config.robot)])
     definitions = MessageDefinitions(config.distro, config.msgs)
     bags = find_bags(list(config.bags))
     keep_freed_memory()

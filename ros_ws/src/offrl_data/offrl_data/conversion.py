@@ -18,11 +18,12 @@ from offrl_contract.definitions import definition_hashes, definition_texts
 from offrl_contract.errors import nearest
 from offrl_contract.sampling import action_names, observation_names
 
-from offrl_data.bags import CLOCK_TOPIC, Bag
+from offrl_data.bags import CLOCK_TOPIC, Bag, files_of
 from offrl_data.dataset_writer import DatasetWriter, describe
 from offrl_data.episodes import cut_episodes, on_ticks
 from offrl_data.image_file import ImageFile
 from offrl_data.message_definitions import MessageDefinitions
+from offrl_data.output import require_other
 from offrl_data.parts import parts_folder
 from offrl_data.processes import in_processes
 from offrl_data.series import BagSeries, TopicReport, all_topics, read_series
@@ -82,7 +83,8 @@ def convert_bags(
     node with use_sim_time. Calls `advance` with the fraction of a bag done.
 
     Raises InputError for a topic that every bag lacks, definitions that differ between bags, a
-    dataset without transitions, and a term with `clock: publish` beside `sim_time`.
+    dataset without transitions, an `out` that belongs to a bag, and a term with
+    `clock: publish` beside `sim_time`.
     """
     timed = [term.name for term in robot.read_terms() if robot.clock_of(term) == "publish"]
     if sim_time and timed:
@@ -90,6 +92,7 @@ def convert_bags(
             f"--sim-time: term '{timed[0]}' has clock: publish, which {CLOCK_TOPIC} does not "
             "count. Allowed: receive, header."
         )
+    require_other(out, (file for path in paths for file in files_of(path)))
     task = _Task(robot, definitions or MessageDefinitions(), strict, sim_time)
     with parts_folder(out, resume) as folder:
         parts = [folder / f"{task.key(path)}.h5" for path in paths]
