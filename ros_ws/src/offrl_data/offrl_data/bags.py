@@ -1,5 +1,6 @@
 """Logs: a storage file or a rosbag2 directory, opened as far as it can be read."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -38,6 +39,8 @@ CLOCK_TOPIC = "/clock"
 _LAST_STAMP = 1 << 62  # [ns], in the year 2116
 _COMPRESSED = ".zstd"
 _METADATA = "metadata.yaml"
+_PART = re.compile(r"(.+)_(\d+)")
+_SEAM = 100_000_000  # messages are written in about their order [ns]
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Bag(AbstractContextManager["Bag"]):
         self._notes: list[str] = []
         self._stack = ExitStack()
         self._metadata = _Metadata()
+        self._joined = False
+        """Whether only their names say that the files are one recording."""
         self.files = [path] if path.is_file() else self._files_of_directory()
         """The storage files of this bag."""
         self._fingerprint = Fingerprint(self.files)
@@ -112,7 +117,9 @@ class Bag(AbstractContextManager["Bag"]):
     def blocks(self, names: Collection[str]) -> Iterator[tuple[Channel, Block]]:
         """Yield the messages of some topics, file by file, each in the order of its file."""
         read, untimed = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+        newest = -_LAST_STAMP
         for storage in self._storages:
+            before = newest
             wanted = {k: c for k, c in storage.channels.items() if c.topic in read}
             if not wanted:
                 continue
@@ -120,6 +127,10 @@ class Bag(AbstractContextManager["Bag"]):
                 topic = wanted[key].topic
                 block = self._timed(topic, found)
                 read[topic] += len(block.received)
+                if self._joined and len(block.received):
+                    newest = max(newest, int(block.received.max()))
+                    if int(block.received.min()) < before - _SEAM:
+                        raise self._several("overlap in time")
                 if self._clock:
                     untimed[topic] += len(block.received)
                     block = _timed_by(self._clock, block)
@@ -190,7 +201,7 @@ class Bag(AbstractContextManager["Bag"]):
             self._metadata = _read_metadata(self.path / _METADATA)
         except InputError as error:
             self._notes.append(str(error))
-            return there
+            return self._one_recording(there)
         listed = [self.path / name for name in self._metadata.files]
         missing = [file for file in listed if not file.is_file()]
         others = [file for file in there if file not in listed]
@@ -202,7 +213,20 @@ class Bag(AbstractContextManager["Bag"]):
             self._notes.append(f"{_METADATA} names {names}, which is not there; {found} is read")
         for file in missing[len(others) :]:
             self._found.add(f"{file.name} is missing")
-        return [file for file in listed if file.is_file()] + others
+        return [file for file in listed if file.is_file()] + self._one_recording(others)
+
+    def _one_recording(self, files: list[Path]) -> list[Path]:
+        """Return the files of a recording in their order. Raises InputError for those of more."""
+        self._joined = len(files) > 1
+        if self._joined and not _is_one_recording(files):
+            raise self._several("are not parts of one recording (NAME_0, NAME_1, ...)")
+        return sorted(files, key=_number)
+
+    def _several(self, reason: str) -> InputError:
+        return InputError(
+            f"{self.path}: its storage files {reason}, and no {_METADATA} says that they belong "
+            "together. Give the files themselves: each is a bag."
+        )
 
     def _open(self) -> list[Storage]:
         opened: list[Storage] = []
@@ -296,8 +320,25 @@ def _read_metadata(path: Path) -> _Metadata:
 
 
 def _is_storage(path: Path) -> bool:
-    plain = path.with_suffix("") if path.suffix == _COMPRESSED else path
-    return path.is_file() and plain.suffix in READERS
+    return path.is_file() and _plain(path).suffix in READERS
+
+
+def _plain(path: Path) -> Path:
+    """Return a path without the suffix of its compression."""
+    return path.with_suffix("") if path.suffix == _COMPRESSED else path
+
+
+def _is_one_recording(files: list[Path]) -> bool:
+    """Whether files are named as the parts NAME_0, NAME_1, ... of a split recording."""
+    parts = [_PART.fullmatch(_plain(file).stem) for file in files]
+    stems = {part and part[1] for part in parts}
+    numbers = {part and part[2] for part in parts}
+    return len(stems) == 1 and None not in stems and len(numbers) == len(files)
+
+
+def _number(file: Path) -> int:
+    part = _PART.fullmatch(_plain(file).stem)
+    return int(part[2]) if part else 0
 
 
 def files_of(bag: Path) -> list[Path]:
@@ -310,8 +351,9 @@ def files_of(bag: Path) -> list[Path]:
 def find_bags(paths: list[Path]) -> list[Path]:
     """Return the bags below the given files and directories, in the order given.
 
-    A directory with a metadata.yaml, or with storage files in it, is one bag; any other directory
-    is searched. Raises InputError where a path has none.
+    A directory with a metadata.yaml, or with one recording in it (a storage file, or the parts
+    NAME_0, NAME_1, ... of one), is a bag; of any other each storage file is one, and what is below
+    it. Raises InputError where a path has none.
     """
     bags: list[Path] = []
     for path in paths:
@@ -330,6 +372,8 @@ def _bags_below(folder: Path) -> list[Path]:
         return [folder]
     entries = sorted(folder.iterdir())
     files = [entry for entry in entries if _is_storage(entry)]
-    ros1 = [file for file in files if file.suffix == ".bag"]
-    own = [folder] if len(files) > len(ros1) else []
+    ros1 = [file for file in files if _plain(file).suffix == ".bag"]
+    own = [file for file in files if file not in ros1]
+    if len(own) == 1 or _is_one_recording(own):
+        own = [folder]
     return own + ros1 + [b for entry in entries if entry.is_dir() for b in _bags_below(entry)]

@@ -2,6 +2,7 @@
 
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from offrl_contract import InputError
 from offrl_contract.definitions import (
@@ -14,6 +15,7 @@ from offrl_contract.definitions import (
     require_distro,
     require_type,
 )
+from offrl_contract.lazy_typestore import types_below
 from rosbags.typesys.store import Typestore
 
 from offrl_data.bags import Topic
@@ -49,18 +51,40 @@ class MessageDefinitions:
     def of(self, topic: Topic, where: str) -> tuple[Typestore, str]:
         """Return the definitions of a topic, and a remark where its own could not be used.
 
-        Raises InputError with the remedies where nobody defines its type.
+        Raises InputError with the remedies where nobody defines its type, and where its messages
+        are not all of one layout.
         """
-        channel = topic.channels[0]
+        channels = topic.channels
+        texts = dict.fromkeys(channel.definition for channel in channels if channel.definition)
         remark = ""
-        if channel.definition:
-            try:
-                return _own(topic.type_name, channel.definition), ""
-            except InputError as error:
-                remark = f"{topic.name}: {error}; the definition of {self.distro} is used"
-        default = self.ros1 if channel.wire == "ros1" else self.ros2
+        if len({(channel.type_name, channel.wire) for channel in channels}) > 1:
+            raise _several_layouts(topic, where)
+        try:
+            own = [_own(topic.type_name, text) for text in texts]
+        except InputError as error:
+            remark = f"{topic.name}: {error}; the definition of {self.distro} is used"
+            own = []
+        if any(_layout(other, topic) != _layout(own[0], topic) for other in own[1:]):
+            raise _several_layouts(topic, where)
+        if own:
+            return own[0], ""
+        default = self.ros1 if topic.wire == "ros1" else self.ros2
         require_type(default, topic.type_name, f"{where}: {topic.name}")
         return default, remark
+
+
+def _several_layouts(topic: Topic, where: str) -> InputError:
+    kinds = dict.fromkeys(f"{channel.type_name} as {channel.wire}" for channel in topic.channels)
+    return InputError(
+        f"{where}: {topic.name}: its messages are of several layouts ({', '.join(kinds)}). "
+        "Record them on topics of their own."
+    )
+
+
+def _layout(store: Typestore, topic: Topic) -> dict[str, Any]:
+    """Return the fields of a topic's type and of those that it embeds."""
+    names = types_below(store, topic.type_name)
+    return {name: store.fielddefs[name][1] for name in names}
 
 
 @lru_cache(maxsize=256)
