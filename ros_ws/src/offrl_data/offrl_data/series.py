@@ -110,23 +110,21 @@ class _Column:
         return max(int(each[0]) for each in self._clocks_of(block).values())
 
     def take(self, block: Block, phase: int | None, period: int) -> None:
-        """Take what a tick can pick of a block; of its bytes nothing where `phase` is None."""
+        """Take what a tick can pick of a block; it lies before all ticks where `phase` is None."""
         received = block.received
         stamps = self._clocks_of(block)
-        rows = _NONE
-        if phase is not None:
-            picked = [
-                newest_at_ticks(each, np.maximum(each, received) - phase, period)
-                for each in stamps.values()
-            ]
-            if self._every:
-                picked = [np.arange(len(received))]
-            rows = picked[0] if len(picked) == 1 else np.unique(np.concatenate([_NONE, *picked]))
-            if self.decoder.terms:  # none in a topic of images, which are read later
-                batch = block.pick(rows).packed()
-                self._waiting.append(batch)
-                self._waiting_bytes += len(batch.buffer)
-                self._waiting_received.append(received[rows])
+        picked = []
+        for each in stamps.values():
+            known = np.zeros_like(each) if phase is None else np.maximum(each, received) - phase
+            picked.append(newest_at_ticks(each, known, period))
+        if self._every:
+            picked = [np.arange(len(received))]
+        rows = picked[0] if len(picked) == 1 else np.unique(np.concatenate([_NONE, *picked]))
+        if self.decoder.terms:  # none in a topic of images, which are read later
+            batch = block.pick(rows).packed()
+            self._waiting.append(batch)
+            self._waiting_bytes += len(batch.buffer)
+            self._waiting_received.append(received[rows])
         if self._waiting_bytes > _DECODED_AT_ONCE:
             self.decode()
         for clock, each in self._clocked.items():
@@ -324,7 +322,7 @@ def _read(
     """Read a bag into columns; return some tick [ns].
 
     The first tick is when every observation topic has a message. Blocks wait for it, a few at
-    most: what lies further back no tick can pick.
+    most: of those further back a tick can pick the newest message.
     """
     phase: int | None = None
     unseen = {term.topic for term in robot.observation if term.source == "topic"}
