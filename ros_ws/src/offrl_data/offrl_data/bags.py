@@ -99,7 +99,7 @@ class Bag(AbstractContextManager["Bag"]):
         self._clock: Callable[[Ints], Ints] | None = None
 
     def follow(self, clock: Callable[[Ints], Ints]) -> None:
-        """Time all messages by another clock: of receive stamps (n,) [ns] to its, -1 if unknown."""
+        """Time all messages by another clock: of receive stamps (n,) [ns] to its; 0 before it."""
         self._clock = clock
 
     @property
@@ -116,7 +116,7 @@ class Bag(AbstractContextManager["Bag"]):
 
     def blocks(self, names: Collection[str]) -> Iterator[tuple[Channel, Block]]:
         """Yield the messages of some topics, file by file, each in the order of its file."""
-        read, untimed = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+        read, early = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
         newest = -_LAST_STAMP
         for storage in self._storages:
             before = newest
@@ -132,9 +132,8 @@ class Bag(AbstractContextManager["Bag"]):
                     if int(block.received.min()) < before - _SEAM:
                         raise self._several("overlap in time")
                 if self._clock:
-                    untimed[topic] += len(block.received)
-                    block = _timed_by(self._clock, block)
-                    untimed[topic] -= len(block.received)
+                    block = replace(block, received=self._clock(block.received), published=None)
+                    early[topic] += int(np.count_nonzero(block.received == 0))
                 if not len(block.received):
                     continue
                 yield wanted[key], _unpacked(block) if self._metadata.by_message else block
@@ -143,7 +142,7 @@ class Bag(AbstractContextManager["Bag"]):
             if count < promised:
                 line = f"{name}: {promised} messages announced, {count} found"
                 self._found.add(line, promised - count)
-        notes = [f"{name}: {n} messages before the clock began" for name, n in untimed.items() if n]
+        notes = [f"{name}: {n} messages before the clock began" for name, n in early.items() if n]
         self._notes += [note for note in notes if note not in self._notes]
 
     def _timed(self, topic: str, block: Block) -> Block:
@@ -287,13 +286,6 @@ def _unpacked(block: Block) -> Block:
         except DamagedError:
             content.append(b"")
     return Listed(block.received, block.published, content, np.arange(len(content)))
-
-
-def _timed_by(clock: Callable[[Ints], Ints], block: Block) -> Block:
-    """Give messages the stamps of another clock; those without one are left out."""
-    stamps = clock(block.received)
-    known = np.flatnonzero(stamps >= 0)
-    return replace(block.only(known), received=stamps[known], published=None)
 
 
 def _read_metadata(path: Path) -> _Metadata:
