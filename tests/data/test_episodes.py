@@ -68,6 +68,17 @@ def test_a_switch_says_when_an_episode_runs(tmp_path: Path) -> None:
     assert not data.terminals.any()
 
 
+def test_a_term_may_be_named_as_an_episode_is(tmp_path: Path) -> None:
+    events = [("/run", BOOL, 100.0, 1)]
+    text = with_episode(f"running: {{topic: /run, type: {BOOL}, field: data}}")
+    bag = log(tmp_path / "log", events)
+    expected, _ = convert(bag, text, tmp_path)
+    data, _ = convert(
+        bag, text.replace("pose", "episode_running").replace("/episode_running", "/pose"), tmp_path
+    )
+    assert data.observations.tolist() == expected.observations.tolist()
+
+
 def test_events_begin_and_end_episodes(tmp_path: Path) -> None:
     events = [
         ("/begin", EMPTY, 100.42, 0),

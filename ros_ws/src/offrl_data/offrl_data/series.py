@@ -29,9 +29,9 @@ MAX_CLOCK_OFFSET = 1.0
 ODOMETRY = "nav_msgs/msg/Odometry"
 _BLOCKS_WAITING = 64
 _DECODED_AT_ONCE = 1 << 20  # [bytes]
-EPISODE = "episode_"
-"""Begin of the names of the series that say where an episode is."""
-PATH = "odometry_path"
+EPISODE = "episode/"
+"""Begin of the names of the series that say where an episode is; no term can have such a name."""
+PATH = "odometry/path"
 """Name of the series (n, 2) of where the robot was, to look at; there where a topic is odometry."""
 
 Times = NDArray[np.int64]
@@ -369,13 +369,7 @@ def _clock(robot: Robot, term: AnyTerm) -> Clock:
 def _episode_terms(robot: Robot) -> list[Signal]:
     """Return terms that read the fields of the topics that say where an episode is."""
     return [
-        Signal(
-            name=EPISODE + key,
-            topic=each.topic,
-            type=each.type,
-            field=(each.field,),
-            clock="receive",
-        )
+        _internal(EPISODE + key, each.topic, each.type, (each.field,))
         for key, each in robot.episode.topics.items()
         if each.field
     ]
@@ -385,6 +379,10 @@ def _odometry(robot: Robot) -> list[Signal]:
     """Return a term that reads where the robot was, if one of its topics says so."""
     topics = [topic for topic, kind in robot.topics().items() if kind == ODOMETRY]
     fields = ("pose.pose.position.x", "pose.pose.position.y")
-    return [
-        Signal(name=PATH, topic=t, type=ODOMETRY, field=fields, clock="receive") for t in topics[:1]
-    ]
+    return [_internal(PATH, topic, ODOMETRY, fields) for topic in topics[:1]]
+
+
+def _internal(name: str, topic: str, kind: str, fields: tuple[str, ...]) -> Signal:
+    """Return a term whose name no robot file can give."""
+    signal = Signal(name="internal", topic=topic, type=kind, field=fields, clock="receive")
+    return signal.model_copy(update={"name": name})
