@@ -10,10 +10,11 @@ from pathlib import Path
 
 import h5py
 import pytest
-from offrl_contract import InputError, Robot
+from offrl_contract import InputError, Robot, robot_from_yaml
 from offrl_data.bags import Bag
-from offrl_data.conversion import convert_bags
+from offrl_data.conversion import _Task, convert_bags
 from offrl_data.dataset import load_dataset
+from offrl_data.message_definitions import MessageDefinitions
 
 from .conftest import ROBOT, BagMaker, drive
 
@@ -115,6 +116,26 @@ def test_resume_does_not_trust_parts_of_other_bags_or_robots(
     other = robot.model_copy(update={"reward": "next_pose_0"})
     convert_bags(bags, other, out, resume=True)
     assert len(load_dataset(out)) > 0
+
+
+def test_resume_does_not_trust_parts_of_an_edited_reward_or_definition(
+    make_bag: BagMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag, msgs = make_bag(drive(6.0)), tmp_path / "my" / "msg"
+    msgs.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    text = ROBOT.replace("next_pose_0 - pose_0 + 100 * cmd", "python:rewards_of_mine:reward")
+    python = robot_from_yaml(text, "test")
+
+    def key(value: int) -> str:
+        (tmp_path / "rewards_of_mine.py").write_text(f"def reward(*_): return {value}")
+        (msgs / "A.msg").write_text("float64 x\n")
+        return _Task(python, MessageDefinitions(msgs=tmp_path), False, False).key(bag)
+
+    assert key(1) == key(1) != key(2)
+    before = key(1)
+    (msgs / "A.msg").write_text("float64 y\n")
+    assert _Task(python, MessageDefinitions(msgs=tmp_path), False, False).key(bag) != before
 
 
 def test_killed_with_jobs_leaves_no_process_and_resumes(

@@ -39,9 +39,14 @@ def noetic_definitions() -> Typestore:
     return get_typestore(Stores.ROS1_NOETIC)
 
 
+def msg_files(folder: Path) -> list[Path]:
+    """Return the .msg files below a folder."""
+    return sorted(path for path in folder.rglob("*.msg") if path.is_file())
+
+
 def add_folder(store: Typestore, folder: Path) -> None:
     """Register every `package/msg/Name.msg` below a folder. Raises InputError."""
-    found = sorted(folder.rglob("*.msg"))
+    found = msg_files(folder)
     if not found:
         raise InputError(f"--msgs {folder}: no .msg file below it (package/msg/Name.msg)")
     for path in found:

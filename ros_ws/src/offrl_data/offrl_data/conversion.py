@@ -127,9 +127,9 @@ class _Task:
         """Return the identity of a bag as it lies there and of how it is converted."""
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        source = self.definitions
-        settings = (source.distro, str(source.msgs), self.strict, self.sim_time, __version__)
-        about = (str(path.absolute()), states, self.robot.digest(), settings)
+        robot = (self.robot.digest(), self.robot.python_sources())
+        settings = (self.definitions.identity, self.strict, self.sim_time, __version__)
+        about = (str(path.absolute()), states, robot, settings)
         return sha256(repr(about).encode()).hexdigest()[:16]
 
     def run(self, path: Path, part: Path, advance: Callable[[float], None]) -> BagReport:

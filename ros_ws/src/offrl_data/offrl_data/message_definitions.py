@@ -1,6 +1,7 @@
 """Where the definition of a topic's messages comes from: the bag, else a distribution's own set."""
 
 from functools import cached_property, lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from offrl_contract.definitions import (
     distro_definitions,
     from_texts,
     missing_types,
+    msg_files,
     noetic_definitions,
     require_distro,
     require_type,
@@ -34,6 +36,13 @@ class MessageDefinitions:
         self.msgs = msgs
         if msgs is not None:
             self.ros2  # noqa: B018  (an error in the folder is best said at once)
+
+    @cached_property
+    def identity(self) -> str:
+        """Changes with the distribution and with any file of the folder."""
+        files = msg_files(self.msgs) if self.msgs is not None else []
+        texts = [(str(file.relative_to(str(self.msgs))), file.read_bytes()) for file in files]
+        return sha256(repr((self.distro, texts)).encode()).hexdigest()
 
     @cached_property
     def ros2(self) -> Typestore:
