@@ -197,7 +197,9 @@ def test_two_conversions_to_one_file_are_refused(
     out = tmp_path / "data.h5"
 
     def meanwhile(_: float) -> None:
+        finished = set((tmp_path / ".data.h5.parts").iterdir())
         with pytest.raises(InputError, match="another conversion writes it now"):
-            convert_bags(bags, robot, out, resume=True)
+            convert_bags(bags, robot, out)
+        assert set((tmp_path / ".data.h5.parts").iterdir()) == finished
 
     convert_bags(bags, robot, out, advance=meanwhile)

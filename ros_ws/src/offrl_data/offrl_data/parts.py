@@ -8,16 +8,16 @@ from pathlib import Path
 
 from offrl_contract import InputError
 
+_LOCK = "lock"
+
 
 @contextmanager
 def parts_folder(out: Path, resume: bool) -> Iterator[Path]:
     """Hold the folder of finished bags beside `out`; it stays if the conversion is interrupted."""
     folder = out.with_name(f".{out.name}.parts")
     try:
-        if folder.exists() and not resume:
-            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        lock = (folder / _LOCK).open("w")
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error}") from error
     with lock:
@@ -26,6 +26,8 @@ def parts_folder(out: Path, resume: bool) -> Iterator[Path]:
         except OSError as error:
             raise InputError(f"{out}: another conversion writes it now") from error
         try:
+            if not resume:
+                _empty(folder)
             yield folder
         except InputError:
             shutil.rmtree(folder)
@@ -35,3 +37,10 @@ def parts_folder(out: Path, resume: bool) -> Iterator[Path]:
                 f"{out}: cannot be written: {error}. --resume keeps the bags that are done."
             ) from error
         shutil.rmtree(folder)
+
+
+def _empty(folder: Path) -> None:
+    """Remove the files of an earlier conversion, but not the lock."""
+    for file in folder.iterdir():
+        if file.name != _LOCK:
+            file.unlink()
