@@ -99,6 +99,21 @@ def test_resume_keeps_the_bags_that_are_done(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_late_bag_with_an_error_leaves_the_bags_that_are_done(
+    make_bag: BagMaker, robot: Robot, tmp_path: Path
+) -> None:
+    bags = [make_bag(drive(6.0), name="good"), make_bag(drive(6.0), name="bad")]
+    (storage,) = bags[1].glob("*.mcap")
+    whole = storage.read_bytes()
+    storage.write_bytes(whole[:-1000])
+    with pytest.raises(InputError, match="--resume keeps the bags that are done"):
+        convert_bags(bags, robot, tmp_path / "data.h5", strict=True)
+    assert len(list((tmp_path / ".data.h5.parts").glob("*.h5"))) == 1
+    storage.write_bytes(whole)
+    convert_bags(bags, robot, tmp_path / "data.h5", strict=True, resume=True)
+    assert not (tmp_path / ".data.h5.parts").exists()
+
+
 def test_resume_does_not_trust_parts_of_other_bags_or_robots(
     make_bag: BagMaker, robot: Robot, tmp_path: Path
 ) -> None:
