@@ -97,6 +97,15 @@ def test_several_bags_keep_their_order_and_names(
     assert load_dataset(tmp_path / "data.h5").sources == ("a", "b")
 
 
+def test_a_bag_that_is_found_twice_counts_once(make_bag: BagMaker, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    bag = make_bag(drive(1.0), name="logs/one")
+    (file,) = bag.glob("*.mcap")
+    (logs / "latest").symlink_to("one")
+    (logs / "loop").symlink_to(".")
+    assert find_bags([logs, logs / "one", file, logs, logs / "one" / ".." / "one"]) == [bag]
+
+
 def test_d4rl_code_reads_the_file_as_it_is(
     make_bag: BagMaker, robot: Robot, tmp_path: Path
 ) -> None:

@@ -348,24 +348,36 @@ def find_bags(paths: list[Path]) -> list[Path]:
     it. Raises InputError where a path has none.
     """
     bags: list[Path] = []
+    searched: set[Path] = set()
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such file or directory")
-        found = [path] if path.is_file() else _bags_below(path)
-        if not found:
+        again = path.resolve() in searched
+        found = [path] if path.is_file() else _bags_below(path, searched)
+        if not found and not again:
             kinds = ", ".join(READERS)
             raise InputError(f"{path}: no bag below it ({kinds} or a rosbag2 folder)")
         bags += found
-    return list(dict.fromkeys(bags))
+    folders = {bag.resolve() for bag in bags if bag.is_dir()}
+    alone = [bag for bag in bags if bag.is_dir() or bag.resolve().parent not in folders]
+    return list({bag.resolve(): bag for bag in reversed(alone)}.values())[::-1]
 
 
-def _bags_below(folder: Path) -> list[Path]:
+def _bags_below(folder: Path, searched: set[Path]) -> list[Path]:
+    """Return the bags in a folder, and below it where not yet searched."""
     if (folder / _METADATA).is_file():
         return [folder]
-    entries = sorted(folder.iterdir())
-    files = [entry for entry in entries if _is_storage(entry)]
-    ros1 = [file for file in files if _plain(file).suffix == ".bag"]
-    own = [file for file in files if file not in ros1]
-    if len(own) == 1 or _is_one_recording(own):
+    if folder.resolve() in searched:
+        return []
+    searched.add(folder.resolve())
+    try:
+        # What a link names is best found under its own name.
+        entries = sorted(folder.iterdir(), key=lambda entry: (entry.is_symlink(), entry))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
+    own = [entry for entry in entries if _is_storage(entry)]
+    ros1 = any(_plain(file).suffix == ".bag" for file in own)
+    if not ros1 and (len(own) == 1 or _is_one_recording(own)):
         own = [folder]
-    return own + ros1 + [b for entry in entries if entry.is_dir() for b in _bags_below(entry)]
+    below = (_bags_below(entry, searched) for entry in entries if entry.is_dir())
+    return own + [bag for bags in below for bag in bags]
