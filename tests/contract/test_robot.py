@@ -55,6 +55,10 @@ def test_neato_is_what_the_recordings_need() -> None:
         ("topic: /odom", "topic: odom", "topic: 'odom' must begin with a slash"),
         ("clip: [0.1, 5.0]", "clip: [5.0, 0.1]", "clip: the lower end must be below"),
         ("robot: neato", "robot: [", "not YAML"),
+        ("rate: 5.0", "rate: 5.0\nrate: 6.0", "the key 'rate' is given twice"),
+        ("rate: 5.0", "rate: yes", "rate: needs a number, not True"),
+        ("rate: 5.0", "rate: 10:30", "rate: Input should be a valid number"),
+        ("source: action", "source: action, wrap: true, max_age: 1", "takes no max_age, wrap"),
     ],
 )
 def test_error_names_place_and_remedy(old: str, new: str, sentence: str) -> None:

@@ -143,6 +143,14 @@ def test_reward_and_terminal_of_topics(tmp_path: Path) -> None:
     assert robot_from_yaml(robot.to_yaml(), "again").digest() == robot.digest()
 
 
+def test_a_terminal_that_is_not_a_number_is_no_terminal(tmp_path: Path) -> None:
+    text = ROBOT.replace("next_pose_1 > 0.5", "0 * sqrt(1 - next_pose_0)")
+    data, report = convert(log(tmp_path / "log", []), text, tmp_path)
+    assert not data.terminals.any()
+    assert ends(data) == [1.0]
+    assert report.dropped["reward or terminal: not finite"] == 29
+
+
 def test_reward_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_rewards.py").write_text(
         "def progress(now, then, action):\n"

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from offrl_contract.errors import InputError
 from offrl_contract.expression import Expression, parse
@@ -17,9 +17,12 @@ from offrl_contract.terms import (
     ActionTerm,
     Clock,
     Collision,
+    Count,
     ImageTerm,
     Interval,
     ObservationTerm,
+    Positive,
+    Seconds,
     Signal,
     Spec,
     Term,
@@ -61,11 +64,11 @@ class EpisodeTopic(Spec):
 class Episode(Spec):
     """How a log is cut into episodes."""
 
-    gap: PositiveFloat = 1.0
+    gap: Seconds = 1.0
     """A pause in the log longer than this ends the episode [s]."""
-    min_length: PositiveInt = 10
+    min_length: Count = 10
     """Shorter episodes are dropped [ticks]."""
-    max_length: PositiveInt | None = None
+    max_length: Count | None = None
     """Longer episodes are cut, as by a timeout [ticks]."""
     running: EpisodeTopic | None = None
     """An episode runs while the newest message's field is not 0."""
@@ -95,7 +98,7 @@ class Robot(Spec):
 
     robot: str
     """Name of the robot."""
-    rate: PositiveFloat
+    rate: Positive
     """Control rate [Hz]: one transition per tick."""
     clock: Clock = "receive"
     """Time base of all terms: when a message was received or published, or its header stamp."""
