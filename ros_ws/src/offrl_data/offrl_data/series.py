@@ -114,9 +114,9 @@ class _Column:
         received = block.received
         stamps = self._clocks_of(block)
         picked = []
-        for each in stamps.values():
-            known = np.zeros_like(each) if phase is None else np.maximum(each, received) - phase
-            picked.append(newest_at_ticks(each, known, period))
+        for found in stamps.values():
+            known = np.zeros_like(found) if phase is None else np.maximum(found, received) - phase
+            picked.append(newest_at_ticks(found, known, period))
         if self._every:
             picked = [np.arange(len(received))]
         rows = picked[0] if len(picked) == 1 else np.unique(np.concatenate([_NONE, *picked]))
