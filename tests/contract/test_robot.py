@@ -55,6 +55,7 @@ def test_neato_is_what_the_recordings_need() -> None:
         ("topic: /odom", "topic: odom", "topic: 'odom' must begin with a slash"),
         ("clip: [0.1, 5.0]", "clip: [5.0, 0.1]", "clip: the lower end must be below"),
         ("robot: neato", "robot: [", "not YAML"),
+        ("min(next_scan)", "norm(twist - scan)", "reward: '"),
         ("rate: 5.0", "rate: 5.0\nrate: 6.0", "the key 'rate' is given twice"),
         ("rate: 5.0", "rate: yes", "rate: needs a number, not True"),
         ("rate: 5.0", "rate: 10:30", "rate: Input should be a valid number"),
@@ -67,6 +68,11 @@ def test_error_names_place_and_remedy(old: str, new: str, sentence: str) -> None
         robot_from_yaml(NEATO.replace(old, new, 1), "neato.yaml")
     assert sentence in str(error.value)
     assert str(error.value).startswith("neato.yaml: ")
+
+
+def test_a_term_named_next_is_scored() -> None:
+    text = NEATO.replace("name: twist", "name: next").replace("next_twist_", "next_next_")
+    assert "next" in robot_from_yaml(text.replace("min(next_scan)", "next_0"), "a").scored_terms
 
 
 def test_missing_file_names_the_shipped_ones() -> None:

@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from offrl_contract.errors import InputError
@@ -176,7 +177,7 @@ class Robot(Spec):
         if any(isinstance(rule, PythonFunction) for rule in rules):
             return terms
         asked = {name for rule in rules if isinstance(rule, Expression) for name in rule.names}
-        asked = {name.removeprefix("next_") for name in asked}
+        asked |= {name.removeprefix("next_") for name in asked}
         return terms & (asked | {name.rpartition("_")[0] for name in asked})
 
     def python_sources(self) -> list[bytes]:
@@ -186,7 +187,10 @@ class Robot(Spec):
 
     def _rule(self, text: str, key: str) -> Expression | PythonFunction:
         if not text.startswith(_PYTHON):
-            return parse(text, self.expression_names, key)
+            widths = self.expression_widths
+            expression = parse(text, frozenset(widths), key)
+            expression({name: np.zeros((1, width)) for name, width in widths.items()})
+            return expression
         name = text.removeprefix(_PYTHON)
         module, _, function = name.partition(":")
         if not function.isidentifier() or not all(p.isidentifier() for p in module.split(".")):
@@ -194,16 +198,17 @@ class Robot(Spec):
         return PythonFunction(name, key)
 
     @property
-    def expression_names(self) -> frozenset[str]:
-        """Names that reward and terminal may use."""
-        names: set[str] = set()
+    def expression_widths(self) -> dict[str, int]:
+        """How many numbers each name has that reward and terminal may use."""
+        widths: dict[str, int] = {}
         terms: tuple[Term | ActionTerm, ...] = (*self.observation, *self.signals, *self.action)
         for term in terms:
-            own = {term.name, *(f"{term.name}_{part}" for part in range(self.width(term)))}
-            names |= own
+            width = self.width(term)
+            own = {term.name: width} | {f"{term.name}_{part}": 1 for part in range(width)}
+            widths |= own
             if not isinstance(term, ActionTerm):
-                names |= {f"next_{name}" for name in own}
-        return frozenset(names)
+                widths |= {f"next_{name}": each for name, each in own.items()}
+        return widths
 
     @property
     def period(self) -> int:

@@ -72,7 +72,8 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         definitions: MessageDefinitions,
     ) -> NDArray[np.int64]:
         """Write the wanted messages' images to the file; return those that could be decoded."""
-        assert self._file is not None and self._disk is not None
+        assert self._file is not None
+        assert self._disk is not None
         topic = bag.topic(term.topic, term.type)
         reader = MessageReader(term.type, definitions.of(topic, bag.name)[0], topic.wire)
         if not len(wanted):
