@@ -189,6 +189,11 @@ def test_reward_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("min_length: 3", "min_length: 3, max_length: 2", "max_length: 2 is below min_length"),
         ("min_length: 3", "min_length: 3, start: {topc: /a}", "start.topc: unknown key. Did you"),
         ("min_length: 3", "min_length: 3, running: {topic: /a, type: a/msg/B}", "field: missing"),
+        (
+            'reward: "next_pose_0',
+            "signals: 5\nreward: {topic: /r, type: a/msg/B, field: x}  #",
+            "signals: Input should be a valid tuple, got 5",
+        ),
         ('reward: "next_pose_0', "reward: {topics: /a}  #", "reward: unknown key 'topics'"),
         (
             'reward: "next_pose_0',

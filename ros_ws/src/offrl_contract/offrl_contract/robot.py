@@ -15,6 +15,7 @@ from offrl_contract.expression import Expression, parse
 from offrl_contract.python_function import PythonFunction
 from offrl_contract.terms import (
     CLOCKS,
+    MOST,
     ActionTerm,
     Clock,
     Collision,
@@ -22,11 +23,12 @@ from offrl_contract.terms import (
     ImageTerm,
     Interval,
     ObservationTerm,
-    Positive,
+    Rate,
     Seconds,
     Signal,
     Spec,
     Term,
+    check_topic,
 )
 from offrl_contract.yaml_text import to_yaml
 
@@ -60,6 +62,11 @@ class EpisodeTopic(Spec):
     """Message type, as package/msg/Name."""
     field: str = ""
     """Field that is not 0 where it holds; where not given, every message is an event."""
+
+    @model_validator(mode="after")
+    def _check_topic(self) -> "EpisodeTopic":
+        check_topic(self.topic, self.type)
+        return self
 
 
 class Episode(Spec):
@@ -99,7 +106,7 @@ class Robot(Spec):
 
     robot: str
     """Name of the robot."""
-    rate: Positive
+    rate: Rate
     """Control rate [Hz]: one transition per tick."""
     clock: Clock = "receive"
     """Time base of all terms: when a message was received or published, or its header stamp."""
@@ -121,6 +128,8 @@ class Robot(Spec):
 
     @model_validator(mode="after")
     def _check_names(self) -> "Robot":
+        if self.observation_size > MOST:
+            raise ValueError(f"observation: {self.observation_size} numbers, more than {MOST}")
         seen: dict[str, str] = {}
         for group in ("observation", "action", "signals", "images"):
             terms: tuple[Term | ActionTerm | ImageTerm, ...] = getattr(self, group)
@@ -149,14 +158,16 @@ class Robot(Spec):
             if set(rule) == {"python"}:
                 content[key] = f"{_PYTHON}{rule['python']}"
                 continue
-            wrong = sorted(set(rule) - {"topic", "type", "field", "max_age"})
+            wrong = sorted(map(str, set(rule) - {"topic", "type", "field", "max_age"}))
             if wrong:
                 raise ValueError(
                     f"{key}: unknown key '{wrong[0]}'. It is an expression, "
                     "{topic, type, field} or {python: module:function}."
                 )
-            content["signals"] = [*(content.get("signals") or ()), {"name": key, **rule}]
             content[key] = text
+            signals = content.get("signals") or ()
+            if isinstance(signals, (list, tuple)):
+                content["signals"] = [*signals, {"name": key, **rule}]
         return content
 
     @cached_property

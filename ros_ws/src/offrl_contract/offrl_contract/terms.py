@@ -20,6 +20,9 @@ header that its sender wrote."""
 CLOCKS: tuple[Clock, ...] = get_args(Clock)
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
+MOST = 1_000_000
+"""Entries of a vector, or ticks of an episode, beyond which a number is a slip."""
+
 
 def _no_boolean(value: Any) -> Any:
     if isinstance(value, bool):
@@ -29,8 +32,10 @@ def _no_boolean(value: Any) -> Any:
 
 Number = Annotated[float, BeforeValidator(_no_boolean)]
 Positive = Annotated[Number, Field(gt=0.0)]
-Seconds = Annotated[Number, Field(gt=0.0)]
-Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]
+Rate = Annotated[Number, Field(ge=0.001, le=10_000.0)]
+Seconds = Annotated[Number, Field(gt=0.0, le=1e9)]
+Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=MOST)]
+Pixels = Annotated[Count, Field(le=10_000)]
 Interval = tuple[Number, Number]
 Share = Annotated[Number, Field(ge=0.0, lt=1.0)]
 _TYPE = re.compile(r"[A-Za-z]\w*/(msg|srv|action)/[A-Za-z]\w*", re.ASCII)
@@ -175,7 +180,7 @@ class ActionTerm(Spec):
     """Command topic; terms with the same topic share one message."""
     type: str
     """Message type, as package/msg/Name."""
-    field: Names
+    field: Annotated[Names, Field(min_length=1)]
     """Field paths in the order of the action vector."""
     limits: tuple[Interval, ...]
     """[low, high] per field, in the unit of the field."""
@@ -216,7 +221,7 @@ class ImageTerm(Spec):
     """Topic, with leading slash; timed by reception."""
     type: str
     """sensor_msgs/msg/Image or sensor_msgs/msg/CompressedImage."""
-    size: tuple[Count, Count]
+    size: tuple[Pixels, Pixels]
     """[height, width] to resize to [pixels]."""
     color: Literal["rgb", "gray"] = "rgb"
     """Three channels or one."""
@@ -256,9 +261,14 @@ def _require(term: Term, *keys: str) -> None:
     for key in keys:
         if not getattr(term, key):
             raise ValueError(f"{key}: missing")
-    if not term.topic.startswith("/"):
-        raise ValueError(f"topic: '{term.topic}' must begin with a slash")
-    _check_type(term.type)
+    check_topic(term.topic, term.type)
+
+
+def check_topic(topic: str, kind: str) -> None:
+    """Raise ValueError for what is no topic, or no type of a message."""
+    if not topic.startswith("/"):
+        raise ValueError(f"topic: '{topic}' must begin with a slash")
+    _check_type(kind)
 
 
 def _check_type(name: str) -> None:

@@ -14,11 +14,12 @@ _NUMBERS = {
     ),
 }
 """Those of YAML 1.1 without sexagesimal and octal ones: 10:30 is no 630, 010 no 8."""
+_REPLACED = {*_NUMBERS, "tag:yaml.org,2002:timestamp"}
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     yaml_implicit_resolvers: ClassVar = {
-        first: [each for each in resolvers if each[0] not in _NUMBERS]
+        first: [each for each in resolvers if each[0] not in _REPLACED]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -34,6 +35,8 @@ def from_yaml(text: str) -> Any:
         root = loader.get_single_node()
         _check_keys(root, set())
         return None if root is None else loader.construct_document(root)
+    except (ValueError, KeyError, RecursionError) as error:
+        raise yaml.YAMLError(f"a value that cannot be read: {error}") from error
     finally:
         loader.dispose()
 
