@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from offrl_contract import Robot
 from offrl_contract.cli import run
-from offrl_data.dataset import Episode
+from offrl_data.dataset import Episode, load_dataset
 from offrl_data.dataset_writer import DatasetWriter
 
 from .conftest import ROBOT, BagMaker, drive
@@ -145,6 +145,42 @@ def test_what_is_read_is_not_overwritten(
         said = refused(["convert", bags, "--robot", robot_file, "--out", out], capsys)
         assert f"--out {out}: is a file to read" in said
         assert out.read_bytes() == before
+
+
+def test_places_that_cannot_be_written_or_read(
+    robot_file: Path, make_bag: BagMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag, out = make_bag(drive(2.0)), tmp_path / "d.h5"
+    convert = ["convert", bag, "--robot", robot_file, "--out"]
+    for folder in (tmp_path, Path("."), Path("/")):
+        assert f"--out {folder}: is a folder" in refused([*convert, folder], capsys)
+    assert not list(tmp_path.glob("**/.*"))
+    said = refused(["convert", bag, "--robot", "r" * 300, "--out", out], capsys)
+    assert "no such robot file" in said
+    said = refused(["convert", "b" * 300, "--robot", robot_file, "--out", out], capsys)
+    assert "no such file or directory" in said
+    (tmp_path / "bag.zstd").write_bytes(b"")
+    said = refused(["convert", tmp_path / "bag.zstd", *convert[2:], out], capsys)
+    assert "no bag file" in said
+    assert run([str(each) for each in [*convert, out]]) == 0
+    below = robot_file / "x-v0"
+    for kind in ("d4rl", "minari"):
+        said = refused(["dataset", "export", out, "--format", kind, "--out", below], capsys)
+        assert f"{below}: cannot be written" in said
+
+
+def test_files_that_are_odd_and_do_no_harm(
+    robot_file: Path, make_bag: BagMaker, tmp_path: Path
+) -> None:
+    """A link to nowhere in a bag, a name that is no UTF-8, a comment in Latin-1, a folder B.msg."""
+    bag, out, msgs = make_bag(drive(2.0)), tmp_path / "d.h5", tmp_path / "my" / "msg"
+    (bag / "gone").symlink_to("nowhere")
+    odd = bag.rename(os.fsdecode(os.fsencode(bag) + b"\xe9"))
+    (msgs / "B.msg").mkdir(parents=True)
+    (msgs / "A.msg").write_bytes("float64 x  # °\n".encode("latin-1"))
+    command = ["convert", odd, "--robot", robot_file, "--out", out, "--msgs", tmp_path]
+    assert run([str(each) for each in command]) == 0
+    assert load_dataset(out).sources == ("bag\N{REPLACEMENT CHARACTER}",)
 
 
 def test_killed_conversion_leaves_the_old_file(robot_file: Path, make_bag: BagMaker) -> None:

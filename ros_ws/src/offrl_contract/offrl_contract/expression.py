@@ -159,7 +159,7 @@ def _check_all(nodes: list[ast.expr], allowed: frozenset[str], where: str) -> se
     return set().union(*(_check(node, allowed, where) for node in nodes))
 
 
-def _evaluate(node: ast.AST, terms: Mapping[str, Array]) -> Array:
+def _evaluate(node: ast.AST, terms: Mapping[str, Array]) -> Any:
     match node:
         case ast.Name(id=name):
             return terms[name]

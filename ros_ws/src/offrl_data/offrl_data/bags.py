@@ -1,5 +1,6 @@
 """Logs: a storage file or a rosbag2 directory, opened as far as it can be read."""
 
+import os
 import re
 import shutil
 import tempfile
@@ -80,7 +81,7 @@ class Bag(AbstractContextManager["Bag"]):
     def __init__(self, path: Path) -> None:
         """Open a bag. Raises InputError with the reason where nothing of it can be read."""
         self.path = path
-        self.name = path.name
+        self.name = name_of(path)
         self._found = Losses([])
         self._notes: list[str] = []
         self._stack = ExitStack()
@@ -245,19 +246,20 @@ class Bag(AbstractContextManager["Bag"]):
         return opened
 
     def _reader(self, file: Path) -> Storage:
+        reader = READERS.get(_plain(file).suffix)
+        if reader is None:
+            raise StorageError(f"no bag file ({', '.join(READERS)})")
         if file.suffix != _COMPRESSED:
-            if file.suffix not in READERS:
-                raise StorageError(f"no bag file ({', '.join(READERS)})")
-            return READERS[file.suffix](file)
+            return reader(file)
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="offrl-")))
         plain = folder / file.stem
         try:
             with file.open("rb") as packed, plain.open("wb") as out:
-                reader = zstandard.ZstdDecompressor().stream_reader(packed)
-                shutil.copyfileobj(reader, out, 1 << 20)
+                stream = zstandard.ZstdDecompressor().stream_reader(packed)
+                shutil.copyfileobj(stream, out, 1 << 20)
         except zstandard.ZstdError as error:
             self._found.add(f"{file.name}: decompressed in part: {error}")
-        return READERS[plain.suffix](plain)
+        return reader(plain)
 
     def _topics(self) -> dict[str, Topic]:
         found: dict[str, list[Channel]] = {}
@@ -315,6 +317,11 @@ def _is_storage(path: Path) -> bool:
     return path.is_file() and _plain(path).suffix in READERS
 
 
+def name_of(bag: Path) -> str:
+    """Return the name of a bag as text, also where its bytes are none."""
+    return os.fsencode(bag.name).decode(errors="replace")
+
+
 def _plain(path: Path) -> Path:
     """Return a path without the suffix of its compression."""
     return path.with_suffix("") if path.suffix == _COMPRESSED else path
@@ -350,7 +357,7 @@ def find_bags(paths: list[Path]) -> list[Path]:
     bags: list[Path] = []
     searched: set[Path] = set()
     for path in paths:
-        if not path.exists():
+        if not os.path.exists(path):
             raise InputError(f"{path}: no such file or directory")
         again = path.resolve() in searched
         found = [path] if path.is_file() else _bags_below(path, searched)
@@ -365,17 +372,17 @@ def find_bags(paths: list[Path]) -> list[Path]:
 
 def _bags_below(folder: Path, searched: set[Path]) -> list[Path]:
     """Return the bags in a folder, and below it where not yet searched."""
-    if (folder / _METADATA).is_file():
-        return [folder]
-    if folder.resolve() in searched:
-        return []
-    searched.add(folder.resolve())
     try:
+        if (folder / _METADATA).is_file():
+            return [folder]
+        if folder.resolve() in searched:
+            return []
+        searched.add(folder.resolve())
         # What a link names is best found under its own name.
         entries = sorted(folder.iterdir(), key=lambda entry: (entry.is_symlink(), entry))
+        own = [entry for entry in entries if _is_storage(entry)]
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
-    own = [entry for entry in entries if _is_storage(entry)]
     ros1 = any(_plain(file).suffix == ".bag" for file in own)
     if not ros1 and (len(own) == 1 or _is_one_recording(own)):
         own = [folder]

@@ -7,6 +7,7 @@ attributes of the group `metadata`. A terminal ends the task, a timeout only the
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -182,7 +183,7 @@ def open_dataset(path: Path) -> DatasetFile:
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn what goes wrong with a file that is no dataset into an InputError."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: no such dataset")
     try:
         yield

@@ -11,7 +11,7 @@ from offrl_contract import InputError, load_robot
 from offrl_data.dataset import load_dataset
 from offrl_data.formats import d4rl, lerobot, minari, robomimic
 from offrl_data.formats.importing import import_recordings
-from offrl_data.output import require_other
+from offrl_data.output import require_file, require_other
 
 Name = Literal["minari", "d4rl", "robomimic", "lerobot"]
 _MODULES: dict[str, ModuleType] = {
@@ -71,7 +71,7 @@ def _export(config: ExportConfig) -> None:
 
 
 def _import(config: ImportConfig) -> None:
-    require_other(config.out, [config.path])
+    require_file(config.out, [config.path])
     robot = load_robot(config.robot) if config.robot is not None else None
     if not config.path.exists():
         raise InputError(f"{config.path}: no such file or folder")
