@@ -183,6 +183,51 @@ def test_files_that_are_odd_and_do_no_harm(
     assert load_dataset(out).sources == ("bag\N{REPLACEMENT CHARACTER}",)
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "sentence"),
+    [
+        ("observations", np.zeros(10, np.float32), "observations has the shape (10,), not (10, 2)"),
+        ("observations", None, "observations is a group, not a column"),
+        ("rewards", np.float32(1.0), "rewards has the shape (), not (0,)"),
+        ("rewards", np.full(10, b"a"), "rewards holds |S1, not float32"),
+        ("terminals", np.zeros(10, np.int32), "terminals holds int32, not bool"),
+        ("path", np.zeros((3, 2), np.float32), "path has the shape (3, 2), not (10, 2)"),
+        ("episodes/source", [3, 4], "episodes/source holds int64, not text"),
+        ("episodes/stamp", [3], "episodes/stamp has the shape (1,), not (2,)"),
+        ("episodes/start", [0.0, 5.0], "episodes/start holds float64, not int64"),
+        ("episodes/length", [10, 0], "episodes/length has 0, below 1"),
+        ("episodes/final_observation", np.zeros((2, 3)), "has the shape (2, 3), not (2, 2)"),
+    ],
+)
+def test_edited_datasets_are_refused_with_the_column(
+    name: str,
+    values: object,
+    sentence: str,
+    robot: Robot,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "data.h5"
+    write(robot, path, episodes=2)
+    with h5py.File(path, "r+") as file:
+        file.pop(name, None)
+        if values is None:
+            file.create_group(name)
+        else:
+            file[name] = values
+    assert sentence in refused(["inspect", path], capsys)
+
+
+def test_metadata_that_is_no_json(
+    robot: Robot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "data.h5"
+    write(robot, path, episodes=2)
+    with h5py.File(path, "r+") as file:
+        file["metadata"].attrs["note"] = "my own words"
+    assert "metadata/note is not JSON" in refused(["inspect", path], capsys)
+
+
 def test_killed_conversion_leaves_the_old_file(robot_file: Path, make_bag: BagMaker) -> None:
     """SIGKILL at several moments: the file under the final name is the old one or a whole one."""
     bag, out = make_bag(drive(120.0)), robot_file.with_name("data.h5")
