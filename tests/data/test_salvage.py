@@ -306,6 +306,17 @@ def test_one_unreadable_bag_among_others_is_left_out(
         convert_bags(paths, robot, tmp_path / "strict.h5", strict=True)
 
 
+def test_inspect_shows_the_other_bags(
+    make_bag: BagMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_bag(drive(1.0), name="logs/z")
+    (tmp_path / "logs" / "a.bag").write_bytes(b"")
+    assert run(["inspect", str(tmp_path / "logs")]) == 2
+    shown = capsys.readouterr()
+    assert "a.bag: cannot be opened" in shown.err
+    assert "/pose" in shown.out
+
+
 def test_recordings_in_one_folder_are_not_mixed(
     make_bag: BagMaker, robot: Robot, tmp_path: Path
 ) -> None:

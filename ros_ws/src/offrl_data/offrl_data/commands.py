@@ -79,9 +79,18 @@ def convert(argv: list[str]) -> None:
 
 
 def inspect_bag(path: Path) -> None:
-    """Print the topics of a bag, or of each bag in a folder. Raises InputError."""
+    """Print the topics of a bag, or of each bag in a folder.
+
+    Raises InputError, at the end, for those that cannot be opened.
+    """
+    errors: list[InputError] = []
     for each in find_bags([path]):
-        _print_topics(each)
+        try:
+            _print_topics(each)
+        except InputError as error:
+            errors.append(error)
+    if errors:
+        raise InputError("\n".join(map(str, errors)))
 
 
 def _print_topics(path: Path) -> None:
