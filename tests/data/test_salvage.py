@@ -317,6 +317,19 @@ def test_inspect_shows_the_other_bags(
     assert "/pose" in shown.out
 
 
+def test_inspect_shows_names_whole_and_as_they_are(
+    make_bag: BagMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic = "/a" + "/very_long_name" * 8
+    bag = make_bag([(topic, 1.0, 0.0, 0.0)], name="run[bold] :smile:")
+    assert run(["inspect", str(bag)]) == 0
+    shown = capsys.readouterr().out
+    assert "run[bold] :smile:" in shown
+    assert topic in "".join(
+        line.split("│")[1].strip() for line in shown.splitlines() if "│" in line
+    )
+
+
 def test_recordings_in_one_folder_are_not_mixed(
     make_bag: BagMaker, robot: Robot, tmp_path: Path
 ) -> None:

@@ -98,7 +98,7 @@ def _print_topics(path: Path) -> None:
         table = Table(title=bag.name)
         counts = bag.counts()
         for column in ("topic", "type", "messages", "definition"):
-            table.add_column(column, justify="right" if column == "messages" else "left")
+            _add_column(table, column, number=column == "messages")
         for topic in bag.topics.values():
             has = "in the bag" if topic.channels[0].definition else "none"
             table.add_row(topic.name, topic.type_name, str(counts[topic.name]), has)
@@ -116,7 +116,7 @@ def inspect_dataset(path: Path) -> None:
     returns = dataset.returns()
     table = Table(title=f"{path.name}: robot {robot.robot} ({robot.digest()}), {robot.rate:g} Hz")
     for column in ("term", "from", "entries", "min", "mean", "max"):
-        table.add_column(column, justify="left" if column in ("term", "from") else "right")
+        _add_column(table, column, number=column not in ("term", "from"))
     for term in robot.observation:
         values = dataset.observations[:, robot.observation_slices[term.name]]
         source = term.topic or "the command in force"
@@ -143,10 +143,10 @@ def _print_reports(reports: list[BagReport]) -> None:
     """Print what was kept and dropped, then what was odd."""
     table = Table(title="bags")
     for column in ("bag", "seconds", "ticks", "kept", "episodes", "terminals"):
-        table.add_column(column, justify="left" if column == "bag" else "right")
+        _add_column(table, column, number=column != "bag")
     topics = Table(title="topics")
     for column in ("bag", "topic", "messages", "rate [Hz]", "longest gap [s]", "header clock"):
-        topics.add_column(column, justify="left" if column in ("bag", "topic") else "right")
+        _add_column(topics, column, number=column not in ("bag", "topic"))
     for report in reports:
         counts = (report.ticks, report.transitions, report.episodes, report.terminals)
         table.add_row(report.bag, f"{report.seconds:.1f}", *map(str, counts))
@@ -207,5 +207,11 @@ def _offset(seconds: float | None) -> str:
     return f"{seconds * 1e3:+.1f} ms"
 
 
+def _add_column(table: Table, name: str, number: bool) -> None:
+    """Add a column that shows its entries whole, over several lines where they are long."""
+    table.add_column(name, justify="right" if number else "left", overflow="fold")
+
+
 def _console() -> Console:
-    return Console(highlight=False)
+    """Return a console that shows names as they are."""
+    return Console(highlight=False, markup=False, emoji=False)
