@@ -330,6 +330,16 @@ def test_inspect_shows_names_whole_and_as_they_are(
     )
 
 
+def test_inspect_shows_a_compressed_file(
+    make_bag: BagMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (storage,) = make_bag(drive(1.0)).glob("*.mcap")
+    packed = tmp_path / "x.mcap.zstd"
+    packed.write_bytes(zstandard.ZstdCompressor().compress(storage.read_bytes()))
+    assert run(["inspect", str(packed)]) == 0
+    assert "/pose" in capsys.readouterr().out
+
+
 def test_recordings_in_one_folder_are_not_mixed(
     make_bag: BagMaker, robot: Robot, tmp_path: Path
 ) -> None:

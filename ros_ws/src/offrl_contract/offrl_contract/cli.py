@@ -27,7 +27,8 @@ def inspect(argv: list[str]) -> None:
     parser.add_argument("path", type=Path, help="a bag, a dataset (.h5) or a policy file (.onnx)")
     path: Path = parser.parse_args(argv).path
     inspectors = {point.name: point for point in entry_points(group=INSPECTORS)}
-    kind = "folder" if path.is_dir() else path.suffix.removeprefix(".")
+    plain = path.with_suffix("") if path.suffix == ".zstd" else path  # as rosbag2 compresses files
+    kind = "folder" if path.is_dir() else plain.suffix.removeprefix(".")
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
     if kind not in inspectors:
