@@ -10,12 +10,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from mcap.writer import Writer as McapWriter
 from offrl_contract import Robot
 from offrl_contract.cli import run
 from offrl_data.dataset import Episode, load_dataset
 from offrl_data.dataset_writer import DatasetWriter
 
-from .conftest import ROBOT, BagMaker, drive
+from .conftest import KIND, ROBOT, STORE, BagMaker, drive
+
+MINE = "/cmd, type: my/msg/Cmd, field: v"
 
 
 @pytest.fixture
@@ -181,6 +184,44 @@ def test_files_that_are_odd_and_do_no_harm(
     command = ["convert", odd, "--robot", robot_file, "--out", out, "--msgs", tmp_path]
     assert run([str(each) for each in command]) == 0
     assert load_dataset(out).sources == ("bag\N{REPLACEMENT CHARACTER}",)
+
+
+@pytest.mark.parametrize(
+    ("definition", "sentence"),
+    [
+        ("wstring s\nfloat64 v\n", "my/msg/Cmd has a wstring, which is not supported"),
+        ("other/Foo f\nfloat64 v\n", "no definition of other/msg/Foo"),
+        ("float64[] v\n", "'v' is an array: a command has numbers"),
+        ("float64 v\n", "no message on /cmd"),
+    ],
+)
+def test_reasons_are_the_right_ones(
+    definition: str,
+    sentence: str,
+    robot_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A bag with poses, and a command topic of an own type without a message."""
+    bag = tmp_path / "bag.mcap"
+    robot_file.write_text(ROBOT.replace(f"/cmd, type: {KIND}, field: linear.x", MINE))
+    with bag.open("wb") as stream:
+        writer = McapWriter(stream)
+        writer.start("ros2")
+        texts = {KIND: STORE.generate_msgdef(KIND, ros_version=2)[0], "my/msg/Cmd": definition}
+        schemas = {k: writer.register_schema(k, "ros2msg", t.encode()) for k, t in texts.items()}
+        pose = writer.register_channel("/pose", "cdr", schemas[KIND])
+        writer.register_channel("/cmd", "cdr", schemas["my/msg/Cmd"])
+        for k in range(20):
+            writer.add_message(pose, k * 10**8, b"\0\1\0\0" + bytes(48), 0)
+        writer.finish()
+    said = refused(["convert", bag, "--robot", robot_file, "--out", tmp_path / "d.h5"], capsys)
+    assert sentence in said
+
+
+def test_no_bags(robot_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = robot_file.with_name("d.h5")
+    assert "no bags: give" in refused(["convert", "--robot", robot_file, "--out", out], capsys)
 
 
 @pytest.mark.parametrize(

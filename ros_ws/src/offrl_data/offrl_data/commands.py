@@ -51,6 +51,8 @@ def convert(argv: list[str]) -> None:
     config = tyro.cli(ConvertConfig, prog="offrl convert", args=argv)
     if config.jobs < 1:
         raise InputError(f"--jobs {config.jobs}: at least 1 is needed")
+    if not config.bags:
+        raise InputError("no bags: give files, rosbag2 directories, or folders of them")
     robot = load_robot(config.robot)
     require_other(config.out, [Path(config.robot)])
     definitions = MessageDefinitions(config.distro, config.msgs)

@@ -302,6 +302,7 @@ def _require_transitions(reports: list[BagReport]) -> None:
         reasons.update(report.dropped)
         reasons.update(report.losses)
         reasons.update(report.notes)
+        reasons.update(f"no message on {t.topic}" for t in report.topics if not t.messages)
     found = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
     raise InputError(f"no transition in {len(reports)} bags: {found or 'they hold no messages'}")
 

@@ -65,21 +65,26 @@ class MessageDefinitions:
         """
         channels = topic.channels
         texts = dict.fromkeys(channel.definition for channel in channels if channel.definition)
-        remark = ""
+        problem = ""
         if len({(channel.type_name, channel.wire) for channel in channels}) > 1:
             raise _several_layouts(topic, where)
         try:
             own = [_own(topic.type_name, text) for text in texts]
         except InputError as error:
-            remark = f"{topic.name}: {error}; the definition of {self.distro} is used"
-            own = []
+            own, problem = [], str(error)
         if any(_layout(other, topic) != _layout(own[0], topic) for other in own[1:]):
             raise _several_layouts(topic, where)
         if own:
             return own[0], ""
         default = self.ros1 if topic.wire == "ros1" else self.ros2
+        if problem and topic.type_name not in default.fielddefs:
+            raise InputError(
+                f"{where}: {topic.name}: {problem}. "
+                f"Remedy: --msgs DIR with the .msg file of {topic.type_name}."
+            )
         require_type(default, topic.type_name, f"{where}: {topic.name}")
-        return default, remark
+        remark = f"{topic.name}: {problem}; the definition of {self.distro} is used"
+        return default, remark if problem else ""
 
 
 def _several_layouts(topic: Topic, where: str) -> InputError:
@@ -100,6 +105,8 @@ def _layout(store: Typestore, topic: Topic) -> dict[str, Any]:
 def _own(type_name: str, definition: str) -> Typestore:
     store = from_texts({type_name: definition}, "the bag")
     missing = missing_types(store, type_name)
+    if any(name.endswith("/wstring") for name in missing):  # how .msg text is parsed
+        raise InputError(f"the bag: {type_name} has a wstring, which is not supported")
     if missing:
         raise InputError(f"the bag: no definition of {', '.join(sorted(missing))}")
     return store
