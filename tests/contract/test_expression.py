@@ -8,6 +8,7 @@ from offrl_contract.expression import parse
 TERMS = {
     "scan": np.array([[3.0, 1.0, 2.0], [0.1, 5.0, 5.0], [np.nan, 1.0, 1.0]]),
     "speed": np.array([[1.0], [-2.0], [0.5]]),
+    "pair": np.zeros((3, 2)),
 }
 NAMES = frozenset(TERMS)
 
@@ -31,6 +32,24 @@ def test_comparisons_count_as_numbers_and_chain() -> None:
 
 def test_constant_is_broadcast_to_all_ticks() -> None:
     assert value("0").shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1 / 0", np.inf),
+        ("1 % 0", np.nan),
+        ("0 ** -1", np.inf),
+        ("9 ** 9 ** 9", np.inf),
+        ("10 ** 400", np.inf),
+        ("sqrt(10 ** 30)", 1e15),
+        ("norm(3)", 3.0),
+        ("mean(True)", 1.0),
+        ("exp(1 > 0)", np.e),
+    ],
+)
+def test_constants_are_numbers_in_double_precision(text: str, expected: float) -> None:
+    np.testing.assert_array_equal(value(text), [expected] * 3)
 
 
 def test_nan_is_kept_for_the_caller_to_refuse() -> None:
@@ -57,6 +76,9 @@ def test_square_case_does_not_mix_axes() -> None:
         ("speed @ speed", "is not allowed"),
         ("clip(speed)", "'clip' takes 3 arguments"),
         ("min(speed, axis=0)", "is not allowed"),
+        ("norm(scan - min(scan, where(speed > 0, scan, pair)))", "combines terms of other lengths"),
+        ("+".join(["1"] * 3000), "is nested too deep"),
+        ("1" + "0" * 400, "a number is larger than 1.8e+308"),
     ],
 )
 def test_anything_else_is_refused(text: str, sentence: str) -> None:

@@ -42,7 +42,7 @@ def test_neato_is_what_the_recordings_need() -> None:
         ("robot: neato", "robto: neato", "robto: unknown key. Did you mean 'robot'?"),
         ("next_bump", "next_bumb", "terminal: unknown name 'next_bumb'. Did you mean 'next_bump'"),
         ("min(next_scan)", "mn(next_scan)", "reward: unknown function 'mn'. Did you mean 'min'?"),
-        ("rate: 5.0", "rate: -5", "rate: Input should be greater than 0, got -5"),
+        ("rate: 5.0", "rate: -5", "rate: Input should be greater than or equal to 0.001, got -5"),
         ("[1.5, 12.0]", "[1.5]", "action[0]: max_rate: 1 entries for 2 fields"),
         ("safe: [0.0, 0.0]", "safe: [9.0, 0.0]", "safe: 9.0 for linear.x is outside its limits"),
         ("name: twist", "name: scan", "'scan' is already named by observation[0].name"),
@@ -55,6 +55,21 @@ def test_neato_is_what_the_recordings_need() -> None:
         ("topic: /odom", "topic: odom", "topic: 'odom' must begin with a slash"),
         ("clip: [0.1, 5.0]", "clip: [5.0, 0.1]", "clip: the lower end must be below"),
         ("robot: neato", "robot: [", "not YAML"),
+        ("min(next_scan)", "norm(twist - scan)", "reward: '"),
+        ("rate: 5.0", "rate: 5.0\nrate: 6.0", "the key 'rate' is given twice"),
+        ("rate: 5.0", "rate: 1.0e-300", "rate: Input should be greater than or equal to 0.001"),
+        ("rate: 5.0", "rate: 1.0e+9", "rate: Input should be less than or equal to 10000"),
+        ("max_age: 0.5", "max_age: 1.0e+300", "max_age: Input should be less than or equal to 1"),
+        ("{gap: 1.0", "{gap: 1.0e+11", "episode.gap: Input should be less than or equal to 1"),
+        ("bins: 36", "bins: 100000000", "bins: Input should be less than or equal to 1000000"),
+        ("bins: 36", "bins: 36, history: 1000000", "observation: 36000004 numbers, more than 1"),
+        ("field: [linear.x, angular.z]", "field: []", "field: Value should have at least 1 item"),
+        ("reward: ", "reward: {1: a, b: c}  # ", "reward: unknown key '1'"),
+        ("robot: neato", "robot: !!int x", "not YAML"),
+        ("episode: {gap", "episode: {stop: {topic: t, type: a/msg/B}, gap", "must begin with a sl"),
+        ("rate: 5.0", "rate: yes", "rate: needs a number, not True"),
+        ("rate: 5.0", "rate: 10:30", "rate: Input should be a valid number"),
+        ("source: action", "source: action, wrap: true, max_age: 1", "takes no max_age, wrap"),
     ],
 )
 def test_error_names_place_and_remedy(old: str, new: str, sentence: str) -> None:
@@ -63,6 +78,16 @@ def test_error_names_place_and_remedy(old: str, new: str, sentence: str) -> None
         robot_from_yaml(NEATO.replace(old, new, 1), "neato.yaml")
     assert sentence in str(error.value)
     assert str(error.value).startswith("neato.yaml: ")
+
+
+def test_a_robot_may_be_named_by_a_date() -> None:
+    text = NEATO.replace("robot: neato", "robot: 2024-13-45")
+    assert robot_from_yaml(text, "a").robot == "2024-13-45"
+
+
+def test_a_term_named_next_is_scored() -> None:
+    text = NEATO.replace("name: twist", "name: next").replace("next_twist_", "next_next_")
+    assert "next" in robot_from_yaml(text.replace("min(next_scan)", "next_0"), "a").scored_terms
 
 
 def test_missing_file_names_the_shipped_ones() -> None:

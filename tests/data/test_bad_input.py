@@ -10,12 +10,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from mcap.writer import Writer as McapWriter
 from offrl_contract import Robot
 from offrl_contract.cli import run
-from offrl_data.dataset import Episode
+from offrl_data.dataset import Episode, load_dataset
 from offrl_data.dataset_writer import DatasetWriter
 
-from .conftest import ROBOT, BagMaker, drive
+from .conftest import KIND, ROBOT, STORE, BagMaker, drive
+
+MINE = "/cmd, type: my/msg/Cmd, field: v"
 
 
 @pytest.fixture
@@ -133,6 +136,137 @@ def test_empty_and_foreign_datasets(
     with h5py.File(path, "w") as file:
         file["observations"] = np.zeros((3, 2))
     assert "not an offrl dataset" in refused(["inspect", path], capsys)
+
+
+def test_what_is_read_is_not_overwritten(
+    robot_file: Path, make_bag: BagMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = make_bag(drive(1.0))
+    (storage,) = bag.glob("*.mcap")
+    for bags, out in ((bag, robot_file), (storage, storage), (bag, storage)):
+        before = out.read_bytes()
+        said = refused(["convert", bags, "--robot", robot_file, "--out", out], capsys)
+        assert f"--out {out}: is a file to read" in said
+        assert out.read_bytes() == before
+
+
+def test_places_that_cannot_be_written_or_read(
+    robot_file: Path, make_bag: BagMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag, out = make_bag(drive(2.0)), tmp_path / "d.h5"
+    convert = ["convert", bag, "--robot", robot_file, "--out"]
+    for folder in (tmp_path, Path("."), Path("/")):
+        assert f"--out {folder}: is a folder" in refused([*convert, folder], capsys)
+    assert not list(tmp_path.glob("**/.*"))
+    said = refused(["convert", bag, "--robot", "r" * 300, "--out", out], capsys)
+    assert "no such robot file" in said
+    said = refused(["convert", "b" * 300, "--robot", robot_file, "--out", out], capsys)
+    assert "no such file or directory" in said
+    (tmp_path / "bag.zstd").write_bytes(b"")
+    said = refused(["convert", tmp_path / "bag.zstd", *convert[2:], out], capsys)
+    assert "no bag file" in said
+    assert run([str(each) for each in [*convert, out]]) == 0
+    below = robot_file / "x-v0"
+    for kind in ("d4rl", "minari"):
+        said = refused(["dataset", "export", out, "--format", kind, "--out", below], capsys)
+        assert f"{below}: cannot be written" in said
+
+
+def test_files_that_are_odd_and_do_no_harm(
+    robot_file: Path, make_bag: BagMaker, tmp_path: Path
+) -> None:
+    """A link to nowhere in a bag, a name that is no UTF-8, a comment in Latin-1, a folder B.msg."""
+    bag, out, msgs = make_bag(drive(2.0)), tmp_path / "d.h5", tmp_path / "my" / "msg"
+    (bag / "gone").symlink_to("nowhere")
+    odd = bag.rename(os.fsdecode(os.fsencode(bag) + b"\xe9"))
+    (msgs / "B.msg").mkdir(parents=True)
+    (msgs / "A.msg").write_bytes("float64 x  # °\n".encode("latin-1"))
+    command = ["convert", odd, "--robot", robot_file, "--out", out, "--msgs", tmp_path]
+    assert run([str(each) for each in command]) == 0
+    assert load_dataset(out).sources == ("bag\N{REPLACEMENT CHARACTER}",)
+
+
+@pytest.mark.parametrize(
+    ("definition", "sentence"),
+    [
+        ("wstring s\nfloat64 v\n", "my/msg/Cmd has a wstring, which is not supported"),
+        ("other/Foo f\nfloat64 v\n", "no definition of other/msg/Foo"),
+        ("float64[] v\n", "'v' is an array: a command has numbers"),
+        ("float64 v\n", "no message on /cmd"),
+    ],
+)
+def test_reasons_are_the_right_ones(
+    definition: str,
+    sentence: str,
+    robot_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A bag with poses, and a command topic of an own type without a message."""
+    bag = tmp_path / "bag.mcap"
+    robot_file.write_text(ROBOT.replace(f"/cmd, type: {KIND}, field: linear.x", MINE))
+    with bag.open("wb") as stream:
+        writer = McapWriter(stream)
+        writer.start("ros2")
+        texts = {KIND: STORE.generate_msgdef(KIND, ros_version=2)[0], "my/msg/Cmd": definition}
+        schemas = {k: writer.register_schema(k, "ros2msg", t.encode()) for k, t in texts.items()}
+        pose = writer.register_channel("/pose", "cdr", schemas[KIND])
+        writer.register_channel("/cmd", "cdr", schemas["my/msg/Cmd"])
+        for k in range(20):
+            writer.add_message(pose, k * 10**8, b"\0\1\0\0" + bytes(48), 0)
+        writer.finish()
+    said = refused(["convert", bag, "--robot", robot_file, "--out", tmp_path / "d.h5"], capsys)
+    assert sentence in said
+
+
+def test_no_bags(robot_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = robot_file.with_name("d.h5")
+    assert "no bags: give" in refused(["convert", "--robot", robot_file, "--out", out], capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "sentence"),
+    [
+        ("observations", np.zeros(10, np.float32), "observations has the shape (10,), not (10, 2)"),
+        ("observations", None, "observations is a group, not a column"),
+        ("rewards", np.float32(1.0), "rewards has the shape (), not (0,)"),
+        ("rewards", np.full(10, b"a"), "rewards holds |S1, not float32"),
+        ("terminals", np.zeros(10, np.int32), "terminals holds int32, not bool"),
+        ("path", np.zeros((3, 2), np.float32), "path has the shape (3, 2), not (10, 2)"),
+        ("episodes/source", [3, 4], "episodes/source holds int64, not text"),
+        ("episodes/stamp", [3], "episodes/stamp has the shape (1,), not (2,)"),
+        ("episodes/start", [0.0, 5.0], "episodes/start holds float64, not int64"),
+        ("episodes/length", [10, 0], "episodes/length has 0, below 1"),
+        ("episodes/final_observation", np.zeros((2, 3)), "has the shape (2, 3), not (2, 2)"),
+    ],
+)
+def test_edited_datasets_are_refused_with_the_column(
+    name: str,
+    values: object,
+    sentence: str,
+    robot: Robot,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "data.h5"
+    write(robot, path, episodes=2)
+    with h5py.File(path, "r+") as file:
+        file.pop(name, None)
+        if values is None:
+            file.create_group(name)
+        else:
+            file[name] = values
+    assert sentence in refused(["inspect", path], capsys)
+
+
+def test_metadata_that_is_no_json(
+    robot: Robot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "data.h5"
+    write(robot, path, episodes=2)
+    with h5py.File(path, "r+") as file:
+        file["metadata"].attrs["note"] = "my own words"
+    assert "metadata/note is not JSON" in refused(["inspect", path], capsys)
 
 
 def test_killed_conversion_leaves_the_old_file(robot_file: Path, make_bag: BagMaker) -> None:

@@ -4,13 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mcap.writer import Writer
+from offrl_contract import robot_from_yaml
 from offrl_data.bags import Bag
+from offrl_data.conversion import convert_bags
+from offrl_data.dataset import load_dataset
+from offrl_data.storage import chunked
 from offrl_data.storage.mcap import Mcap
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.typesys import Stores, get_typestore
 
-from .conftest import BagMaker, drive
+from .conftest import KIND, ROBOT, STORE, BagMaker, drive
 
 Contents = dict[str, list[tuple[int, bytes]]]
 
@@ -63,6 +68,32 @@ def test_blocks_of_real_bags(name: str, bags: Path) -> None:
     found = contents(bags / name)
     assert found == expected(bags / name)
     assert sum(map(len, found.values())) > 0
+
+
+def test_a_goal_long_before_the_first_tick_is_still_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every message is a block of its own: far more come after the goal than wait for a tick."""
+    monkeypatch.setattr(chunked, "_READ_TOGETHER", 1)
+    path = tmp_path / "bag.mcap"
+    twist, vector = STORE.types[KIND], STORE.types["geometry_msgs/msg/Vector3"]
+    text = STORE.generate_msgdef(KIND, ros_version=2)[0]
+    with path.open("wb") as stream:
+        writer = Writer(stream, chunk_size=1)
+        writer.start("ros2")
+        schema = writer.register_schema(KIND, "ros2msg", text.encode())
+        topics = ("/goal", "/pose", "/cmd")
+        channels = {name: writer.register_channel(name, "cdr", schema) for name in topics}
+        sent = [("/goal", 0, 7.0), *(("/cmd", k, 0.1) for k in range(100))]
+        for topic, k, x in [*sent, *(("/pose", k, 1.0) for k in range(90, 100))]:
+            message = twist(vector(x, 0.0, 0.0), vector(0.0, 0.0, 0.0))
+            stamp = k * 100_000_000
+            writer.add_message(channels[topic], stamp, STORE.serialize_cdr(message, KIND), stamp)
+        writer.finish()
+    goal = "{name: goal, topic: /goal, type: geometry_msgs/msg/Twist, field: linear.x, max_age: 60}"
+    text = ROBOT.replace("observation:", f"observation:\n  - {goal}")
+    convert_bags([path], robot_from_yaml(text, "test"), tmp_path / "d.h5")
+    assert (load_dataset(tmp_path / "d.h5").observations[:, 0] == 7.0).all()
 
 
 def test_an_index_that_lies_is_not_believed(make_bag: BagMaker) -> None:

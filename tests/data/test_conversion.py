@@ -1,11 +1,13 @@
 """Conversion: what a transition is, where episodes end, what the report says."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from offrl_contract import InputError, Robot, load_robot, robot_from_yaml
 from offrl_data.bags import find_bags
+from offrl_data.commands import ConvertConfig
 from offrl_data.conversion import BagReport, convert_bags
 from offrl_data.dataset import load_dataset
 from offrl_data.message_definitions import MessageDefinitions
@@ -95,6 +97,22 @@ def test_several_bags_keep_their_order_and_names(
     assert [bag.name for bag in bags] == ["a", "b"]
     convert(bags, robot, tmp_path / "data.h5")
     assert load_dataset(tmp_path / "data.h5").sources == ("a", "b")
+
+
+def test_a_bag_that_is_found_twice_counts_once(make_bag: BagMaker, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    bag = make_bag(drive(1.0), name="logs/one")
+    (file,) = bag.glob("*.mcap")
+    (logs / "latest").symlink_to("one")
+    (logs / "loop").symlink_to(".")
+    assert find_bags([logs, logs / "one", file, logs, logs / "one" / ".." / "one"]) == [bag]
+
+
+def test_the_readme_lists_every_option() -> None:
+    root = Path(__file__).parents[2]
+    readme = (root / "ros_ws" / "src" / "offrl_data" / "README.md").read_text()
+    for option in fields(ConvertConfig)[1:]:
+        assert f"\n| `--{option.name.replace('_', '-')}` |" in readme
 
 
 def test_d4rl_code_reads_the_file_as_it_is(

@@ -68,6 +68,17 @@ def test_a_switch_says_when_an_episode_runs(tmp_path: Path) -> None:
     assert not data.terminals.any()
 
 
+def test_a_term_may_be_named_as_an_episode_is(tmp_path: Path) -> None:
+    events = [("/run", BOOL, 100.0, 1)]
+    text = with_episode(f"running: {{topic: /run, type: {BOOL}, field: data}}")
+    bag = log(tmp_path / "log", events)
+    expected, _ = convert(bag, text, tmp_path)
+    data, _ = convert(
+        bag, text.replace("pose", "episode_running").replace("/episode_running", "/pose"), tmp_path
+    )
+    assert data.observations.tolist() == expected.observations.tolist()
+
+
 def test_events_begin_and_end_episodes(tmp_path: Path) -> None:
     events = [
         ("/begin", EMPTY, 100.42, 0),
@@ -132,6 +143,14 @@ def test_reward_and_terminal_of_topics(tmp_path: Path) -> None:
     assert robot_from_yaml(robot.to_yaml(), "again").digest() == robot.digest()
 
 
+def test_a_terminal_that_is_not_a_number_is_no_terminal(tmp_path: Path) -> None:
+    text = ROBOT.replace("next_pose_1 > 0.5", "0 * sqrt(1 - next_pose_0)")
+    data, report = convert(log(tmp_path / "log", []), text, tmp_path)
+    assert not data.terminals.any()
+    assert ends(data) == [1.0]
+    assert report.dropped["reward or terminal: not finite"] == 29
+
+
 def test_reward_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_rewards.py").write_text(
         "def progress(now, then, action):\n"
@@ -170,6 +189,11 @@ def test_reward_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("min_length: 3", "min_length: 3, max_length: 2", "max_length: 2 is below min_length"),
         ("min_length: 3", "min_length: 3, start: {topc: /a}", "start.topc: unknown key. Did you"),
         ("min_length: 3", "min_length: 3, running: {topic: /a, type: a/msg/B}", "field: missing"),
+        (
+            'reward: "next_pose_0',
+            "signals: 5\nreward: {topic: /r, type: a/msg/B, field: x}  #",
+            "signals: Input should be a valid tuple, got 5",
+        ),
         ('reward: "next_pose_0', "reward: {topics: /a}  #", "reward: unknown key 'topics'"),
         (
             'reward: "next_pose_0',

@@ -1,6 +1,9 @@
 """Camera images: every encoding to pixels, the image of each tick, damage without a crash."""
 
 import io
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,13 +109,8 @@ def packed(pixels: np.ndarray, kind: str) -> np.ndarray:
     return np.frombuffer(out.getvalue(), np.uint8)
 
 
-@pytest.mark.parametrize("kind", [PLAIN, PACKED])
-@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
-def test_each_row_has_the_image_of_its_tick(
-    kind: str, storage: StoragePlugin, tmp_path: Path
-) -> None:
+def camera_log(path: Path, kind: str, storage: StoragePlugin) -> Path:
     """An image every 50 ms whose gray counts; the 12th is damaged."""
-    path = tmp_path / "log"
     types = STORE.types
     vector = types["geometry_msgs/msg/Vector3"]
     header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](0, 0), "")
@@ -132,6 +130,15 @@ def test_each_row_has_the_image_of_its_tick(
                 data = packed(pixels, "PNG")
                 image = types[kind](header, "png", data[:40] if k == 12 else data)
             writer.write(topics["/camera"], at, STORE.serialize_cdr(image, kind))
+    return path
+
+
+@pytest.mark.parametrize("kind", [PLAIN, PACKED])
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_each_row_has_the_image_of_its_tick(
+    kind: str, storage: StoragePlugin, tmp_path: Path
+) -> None:
+    path = camera_log(tmp_path / "log", kind, storage)
     robot = robot_from_yaml(CAMERA.replace("TYPE", kind), "camera.yaml")
     out = tmp_path / "data.h5"
     (report,) = convert_bags([path], robot, out)
@@ -147,3 +154,19 @@ def test_each_row_has_the_image_of_its_tick(
         assert (file["images/camera"][()] == 4 * shown[:, None, None, None]).all()
         assert (file["episodes/final_images/camera"][()] == 4 * last[:, None, None, None]).all()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_full_disk_is_an_error_sentence(tmp_path: Path) -> None:
+    """The largest size of a file stands for the disk."""
+    path = camera_log(tmp_path / "log", PLAIN, StoragePlugin.MCAP)
+    robot = tmp_path / "camera.yaml"
+    robot.write_text(CAMERA.replace("TYPE", PLAIN).replace("[4, 6]", "[64, 64]"))
+    command = [sys.executable, "-m", "offrl_contract.cli", "convert", str(path)]
+    run = subprocess.run(
+        [*command, "--robot", str(robot), "--out", str(tmp_path / "data.h5")],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert run.returncode == 2, run.stderr
+    assert "data.h5: cannot be written" in run.stderr

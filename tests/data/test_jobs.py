@@ -10,10 +10,11 @@ from pathlib import Path
 
 import h5py
 import pytest
-from offrl_contract import InputError, Robot
+from offrl_contract import InputError, Robot, robot_from_yaml
 from offrl_data.bags import Bag
-from offrl_data.conversion import convert_bags
+from offrl_data.conversion import _Task, convert_bags
 from offrl_data.dataset import load_dataset
+from offrl_data.message_definitions import MessageDefinitions
 
 from .conftest import ROBOT, BagMaker, drive
 
@@ -98,6 +99,21 @@ def test_resume_keeps_the_bags_that_are_done(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_late_bag_with_an_error_leaves_the_bags_that_are_done(
+    make_bag: BagMaker, robot: Robot, tmp_path: Path
+) -> None:
+    bags = [make_bag(drive(6.0), name="good"), make_bag(drive(6.0), name="bad")]
+    (storage,) = bags[1].glob("*.mcap")
+    whole = storage.read_bytes()
+    storage.write_bytes(whole[:-1000])
+    with pytest.raises(InputError, match="--resume keeps the bags that are done"):
+        convert_bags(bags, robot, tmp_path / "data.h5", strict=True)
+    assert len(list((tmp_path / ".data.h5.parts").glob("*.h5"))) == 1
+    storage.write_bytes(whole)
+    convert_bags(bags, robot, tmp_path / "data.h5", strict=True, resume=True)
+    assert not (tmp_path / ".data.h5.parts").exists()
+
+
 def test_resume_does_not_trust_parts_of_other_bags_or_robots(
     make_bag: BagMaker, robot: Robot, tmp_path: Path
 ) -> None:
@@ -115,6 +131,26 @@ def test_resume_does_not_trust_parts_of_other_bags_or_robots(
     other = robot.model_copy(update={"reward": "next_pose_0"})
     convert_bags(bags, other, out, resume=True)
     assert len(load_dataset(out)) > 0
+
+
+def test_resume_does_not_trust_parts_of_an_edited_reward_or_definition(
+    make_bag: BagMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag, msgs = make_bag(drive(6.0)), tmp_path / "my" / "msg"
+    msgs.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    text = ROBOT.replace("next_pose_0 - pose_0 + 100 * cmd", "python:rewards_of_mine:reward")
+    python = robot_from_yaml(text, "test")
+
+    def key(value: int) -> str:
+        (tmp_path / "rewards_of_mine.py").write_text(f"def reward(*_): return {value}")
+        (msgs / "A.msg").write_text("float64 x\n")
+        return _Task(python, MessageDefinitions(msgs=tmp_path), False, False).key(bag)
+
+    assert key(1) == key(1) != key(2)
+    before = key(1)
+    (msgs / "A.msg").write_text("float64 y\n")
+    assert _Task(python, MessageDefinitions(msgs=tmp_path), False, False).key(bag) != before
 
 
 def test_killed_with_jobs_leaves_no_process_and_resumes(
@@ -176,7 +212,9 @@ def test_two_conversions_to_one_file_are_refused(
     out = tmp_path / "data.h5"
 
     def meanwhile(_: float) -> None:
+        finished = set((tmp_path / ".data.h5.parts").iterdir())
         with pytest.raises(InputError, match="another conversion writes it now"):
-            convert_bags(bags, robot, out, resume=True)
+            convert_bags(bags, robot, out)
+        assert set((tmp_path / ".data.h5.parts").iterdir()) == finished
 
     convert_bags(bags, robot, out, advance=meanwhile)

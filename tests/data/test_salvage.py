@@ -13,9 +13,10 @@ from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
 from offrl_contract import InputError, Robot
 from offrl_contract.cli import run
-from offrl_data.bags import Bag
+from offrl_data.bags import Bag, find_bags
 from offrl_data.conversion import convert_bags
 from offrl_data.dataset import load_dataset
+from offrl_data.message_definitions import MessageDefinitions
 from offrl_data.storage.mcap import Chunk, Mcap
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
@@ -303,3 +304,84 @@ def test_one_unreadable_bag_among_others_is_left_out(
     assert len(load_dataset(tmp_path / "data.h5")) == reports[1].transitions > 0
     with pytest.raises(InputError, match="cannot be opened"):
         convert_bags(paths, robot, tmp_path / "strict.h5", strict=True)
+
+
+def test_inspect_shows_the_other_bags(
+    make_bag: BagMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_bag(drive(1.0), name="logs/z")
+    (tmp_path / "logs" / "a.bag").write_bytes(b"")
+    assert run(["inspect", str(tmp_path / "logs")]) == 2
+    shown = capsys.readouterr()
+    assert "a.bag: cannot be opened" in shown.err
+    assert "/pose" in shown.out
+
+
+def test_inspect_shows_names_whole_and_as_they_are(
+    make_bag: BagMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic = "/a" + "/very_long_name" * 8
+    bag = make_bag([(topic, 1.0, 0.0, 0.0)], name="run[bold] :smile:")
+    assert run(["inspect", str(bag)]) == 0
+    shown = capsys.readouterr().out
+    assert "run[bold] :smile:" in shown
+    assert topic in "".join(
+        line.split("│")[1].strip() for line in shown.splitlines() if "│" in line
+    )
+
+
+def test_inspect_shows_a_compressed_file(
+    make_bag: BagMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (storage,) = make_bag(drive(1.0)).glob("*.mcap")
+    packed = tmp_path / "x.mcap.zstd"
+    packed.write_bytes(zstandard.ZstdCompressor().compress(storage.read_bytes()))
+    assert run(["inspect", str(packed)]) == 0
+    assert "/pose" in capsys.readouterr().out
+
+
+def test_recordings_in_one_folder_are_not_mixed(
+    make_bag: BagMaker, robot: Robot, tmp_path: Path
+) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for name, start in (("a", 100.0), ("b", 101.0)):
+        bag = make_bag(drive(4.0, start=start), name=name)
+        shutil.copy(next(bag.glob("*.mcap")), logs / f"robot_{name}.mcap")
+    assert find_bags([logs]) == [logs / "robot_a.mcap", logs / "robot_b.mcap"]
+    convert_bags(find_bags([logs]), robot, tmp_path / "d.h5")
+    assert load_dataset(tmp_path / "d.h5").sources == ("robot_a.mcap", "robot_b.mcap")
+    with pytest.raises(InputError, match="not parts of one recording"):
+        Bag(logs)
+    for number, name in enumerate("ab"):
+        (logs / f"robot_{name}.mcap").rename(logs / f"robot_{number}.mcap")
+    assert find_bags([logs]) == [logs]
+    with pytest.raises(InputError, match=r"overlap in time.*Give the files themselves"):
+        convert_bags([logs], robot, tmp_path / "d.h5")
+
+
+def test_parts_of_a_recording_without_metadata_are_read_in_their_order(
+    make_bag: BagMaker, robot: Robot, tmp_path: Path
+) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for number, start in ((9, 100.0), (10, 102.0)):
+        bag = make_bag(drive(2.0, start=start), name=str(number))
+        shutil.copy(next(bag.glob("*.mcap")), logs / f"run_{number}.mcap")
+    (report,) = convert_bags(find_bags([logs]), robot, tmp_path / "d.h5")
+    assert (report.episodes, report.transitions) == (1, 39)
+    assert report.losses == []
+
+
+def test_a_topic_of_several_layouts_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "two.mcap"
+    with path.open("wb") as stream:
+        writer = McapWriter(stream)
+        writer.start("ros2")
+        for text in ("float64 v\nfloat64 w\n", "float64 w\nfloat64 v\n"):
+            schema = writer.register_schema("my/msg/Cmd", "ros2msg", text.encode())
+            channel = writer.register_channel("/cmd", "cdr", schema)
+            writer.add_message(channel, 0, b"\0\1\0\0" + bytes(16), 0)
+        writer.finish()
+    with Bag(path) as bag, pytest.raises(InputError, match="/cmd: its messages are of several lay"):
+        MessageDefinitions().of(bag.topics["/cmd"], bag.name)

@@ -7,7 +7,6 @@ import pytest
 from mcap.writer import Writer
 from offrl_contract import InputError, robot_from_yaml
 from offrl_contract.live import Live
-from offrl_contract.sampling import nanoseconds
 from offrl_data.conversion import convert_bags
 from offrl_data.dataset import load_dataset
 
@@ -17,7 +16,8 @@ from .test_clocks import ROBOT, STAMPED
 WALL = 1_700_000_000_000_000_000
 """When the recording began [ns]."""
 CLOCK = "rosgraph_msgs/msg/Clock"
-TEXTS = {"/speed": STAMPED, "/cmd": KIND, "/clock": CLOCK}
+TEXTS = {"/speed": STAMPED, "/cmd": KIND, "/goal": KIND, "/clock": CLOCK}
+GOAL = "{name: goal, topic: /goal, type: geometry_msgs/msg/Twist, field: linear.x, max_age: 60}"
 
 
 def simulated(k: int) -> int:
@@ -55,6 +55,8 @@ def log(
                 head = types["std_msgs/msg/Header"](time(*divmod(simulated(k), 10**9)), "")
                 send(k, "/speed", types[STAMPED](head, twist))
                 send(k, "/cmd", twist)
+            if "/goal" in topics and k == 0:
+                send(k, "/goal", types[KIND](vector(7.0, 0.0, 0.0), zero))
         writer.finish()
     return path, sent
 
@@ -91,19 +93,23 @@ def test_rows_are_those_of_a_log_in_simulated_time(clock: str, tmp_path: Path) -
 
 
 def test_the_robot_sees_the_same_with_use_sim_time(tmp_path: Path) -> None:
-    path, sent = log(tmp_path / "sim.mcap", slow, simulated, ("/speed", "/cmd", "/clock"))
-    robot = robot_from_yaml(ROBOT.replace("CLOCK", "receive"), "test")
-    expected, _, first = rows(path, "receive", tmp_path / "sim.h5", sim_time=True)
+    """A goal from before the clock began is of the time 0, and in force."""
+    path, sent = log(tmp_path / "sim.mcap", slow, simulated, ("/speed", "/cmd", "/goal", "/clock"))
+    text = ROBOT.replace("CLOCK", "receive").replace("observation:", f"observation:\n  - {GOAL}")
+    robot = robot_from_yaml(text, "test")
+    convert_bags([path], robot, tmp_path / "sim.h5", sim_time=True)
+    data = load_dataset(tmp_path / "sim.h5")
+    expected = data.observations.tolist()
     live = Live(robot, STORE)
-    now, tick, seen = -1, nanoseconds(first), []
+    now, tick, seen = 0, int(data.stamps[0]), []
     for k, topic, raw in sent:
         if topic == "/clock":
             now = simulated(k)
-        elif now >= 0:
+        else:
             live.push(topic, now, raw)
         if now >= tick and topic == "/cmd":  # after all messages of this instant
             observation = live.observe(tick)
-            seen.append(float(observation.vector[0]))
+            seen.append(observation.vector.tolist())
             tick += robot.period
     assert seen[: len(expected)] == expected
 

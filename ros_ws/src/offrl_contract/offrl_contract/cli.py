@@ -27,8 +27,9 @@ def inspect(argv: list[str]) -> None:
     parser.add_argument("path", type=Path, help="a bag, a dataset (.h5) or a policy file (.onnx)")
     path: Path = parser.parse_args(argv).path
     inspectors = {point.name: point for point in entry_points(group=INSPECTORS)}
-    kind = "folder" if path.is_dir() else path.suffix.removeprefix(".")
-    if not path.exists():
+    plain = path.with_suffix("") if path.suffix == ".zstd" else path  # as rosbag2 compresses files
+    kind = "folder" if path.is_dir() else plain.suffix.removeprefix(".")
+    if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
     if kind not in inspectors:
         raise InputError(f"{path}: nothing here reads '{path.suffix}'.{nearest(kind, inspectors)}")
@@ -72,6 +73,7 @@ def run(argv: list[str]) -> int:
 
 def main() -> None:
     """Entry point of the `offrl` console script."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()

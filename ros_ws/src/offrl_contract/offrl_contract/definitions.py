@@ -39,14 +39,23 @@ def noetic_definitions() -> Typestore:
     return get_typestore(Stores.ROS1_NOETIC)
 
 
+def msg_files(folder: Path) -> list[Path]:
+    """Return the .msg files below a folder."""
+    return sorted(path for path in folder.rglob("*.msg") if path.is_file())
+
+
 def add_folder(store: Typestore, folder: Path) -> None:
     """Register every `package/msg/Name.msg` below a folder. Raises InputError."""
-    found = sorted(folder.rglob("*.msg"))
+    found = msg_files(folder)
     if not found:
         raise InputError(f"--msgs {folder}: no .msg file below it (package/msg/Name.msg)")
     for path in found:
         package = path.parent.parent if path.parent.name == "msg" else path.parent
-        add_text(store, f"{package.name}/msg/{path.stem}", path.read_text(), str(path))
+        try:
+            text = path.read_text("utf-8", errors="replace")  # a comment may be of another coding
+        except OSError as error:
+            raise InputError(f"--msgs {path}: cannot be read: {error.strerror}") from error
+        add_text(store, f"{package.name}/msg/{path.stem}", text, str(path))
 
 
 def add_text(store: Typestore, type_name: str, text: str, source: str) -> None:

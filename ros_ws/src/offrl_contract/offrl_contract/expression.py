@@ -7,6 +7,7 @@ that a term and a number per tick never mix up their axes; reductions return (T,
 
 import ast
 import operator
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -77,15 +78,25 @@ class Expression:
     text: str
     tree: ast.expr
     names: frozenset[str]
+    where: str
+    """Its key in the robot file."""
 
     def __call__(self, terms: Mapping[str, Array]) -> Array:
-        """Evaluate on terms (T, d) to (T,). Raises InputError where a vector is left over."""
+        """Evaluate on terms (T, d) to (T,).
+
+        Raises InputError where a vector is left over, or terms of other lengths are combined.
+        """
         ticks = next(iter(terms.values())).shape[0]
-        with np.errstate(all="ignore"):  # what is not finite is counted and refused by the caller
-            value = np.asarray(_evaluate(self.tree, terms))
-        if value.ndim and value.shape[-1] != 1:
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is refused by the caller
+                value = _evaluate(self.tree, terms)
+        except ValueError as error:
             raise InputError(
-                f"expression '{self.text}' gives {value.shape[-1]} numbers per tick, not one. "
+                f"{self.where}: '{self.text}' combines terms of other lengths: {error}."
+            ) from error
+        if value.shape[-1] != 1:
+            raise InputError(
+                f"{self.where}: '{self.text}' gives {value.shape[-1]} numbers per tick, not one. "
                 "Reduce the term (min, max, sum, mean, any, all, norm) or name one part (scan_0)."
             )
         return np.broadcast_to(value, (ticks, 1))[:, 0]
@@ -98,10 +109,12 @@ def parse(text: str, allowed: frozenset[str], where: str) -> Expression:
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body
+        names = frozenset(_check(tree, allowed, where))
     except SyntaxError as error:
         raise InputError(f"{where}: '{text}' is not an expression: {error.msg}.") from error
-    names = frozenset(_check(tree, allowed, where))
-    return Expression(text=text, tree=tree, names=names)
+    except (RecursionError, MemoryError) as error:
+        raise InputError(f"{where}: '{text[:60]}...' is nested too deep.") from error
+    return Expression(text, tree, names, where)
 
 
 def _check(node: ast.AST, allowed: frozenset[str], where: str) -> set[str]:
@@ -111,7 +124,9 @@ def _check(node: ast.AST, allowed: frozenset[str], where: str) -> set[str]:
             if name not in allowed:
                 raise InputError(f"{where}: unknown name '{name}'.{nearest(name, allowed)}")
             return {name}
-        case ast.Constant(value=bool() | int() | float()):
+        case ast.Constant(value=bool() | int() | float() as value):
+            if abs(value) > sys.float_info.max:
+                raise InputError(f"{where}: a number is larger than {sys.float_info.max:.1e}.")
             return set()
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
             if name not in FUNCTIONS:
@@ -149,9 +164,9 @@ def _evaluate(node: ast.AST, terms: Mapping[str, Array]) -> Any:
         case ast.Name(id=name):
             return terms[name]
         case ast.Constant(value=value):
-            return value
+            return np.full((1, 1), value, np.float64)
         case ast.Call(func=ast.Name(id=name), args=arguments):
-            return FUNCTIONS[name][0](*(_evaluate(argument, terms) for argument in arguments))
+            return FUNCTIONS[name][0](*(_number(argument, terms) for argument in arguments))
         case ast.BinOp(left=left, op=op, right=right):
             return _OPERATORS[type(op)](_number(left, terms), _number(right, terms))
         case ast.UnaryOp(op=op, operand=operand):
@@ -168,10 +183,9 @@ def _evaluate(node: ast.AST, terms: Mapping[str, Array]) -> Any:
     raise TypeError(f"unchecked node {ast.dump(node)}")
 
 
-def _number(node: ast.AST, terms: Mapping[str, Array]) -> Any:
+def _number(node: ast.AST, terms: Mapping[str, Array]) -> Array:
     """Evaluate an operand of arithmetic; a comparison counts as 0 or 1 (numpy refuses -bool)."""
-    value = _evaluate(node, terms)
-    return value.astype(np.float64) if getattr(value, "dtype", None) == np.bool_ else value
+    return np.asarray(_evaluate(node, terms), np.float64)
 
 
 def _chain(function: Callable[..., Any], values: list[Any]) -> Any:

@@ -6,11 +6,14 @@ and the actions (T, a), and returns (T,).
 """
 
 import importlib
+import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,21 +50,27 @@ class PythonFunction:
             )
         return value
 
+    def source(self) -> bytes:
+        """Return the text of the module, empty where it cannot be found."""
+        try:
+            with _working_directory_on_path():
+                found = importlib.util.find_spec(self.name.partition(":")[0])
+            return Path(found.origin).read_bytes() if found and found.origin else b""
+        except (ImportError, OSError, ValueError):
+            return b""
+
     @cached_property
     def _function(self) -> Callable[..., Any]:
         module_name, _, function_name = self.name.partition(":")
-        here = os.getcwd()
-        sys.path.append(here)
         try:
-            module = importlib.import_module(module_name)
+            with _working_directory_on_path():
+                module = importlib.import_module(module_name)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise InputError(
                 f"{self.key}: module '{module_name}' cannot be imported ({reason}). It has to be "
                 "in the working directory or on PYTHONPATH."
             ) from error
-        finally:
-            sys.path.remove(here)
         function = getattr(module, function_name, None)
         if not callable(function):
             named = [name for name in vars(module) if callable(getattr(module, name))]
@@ -71,6 +80,16 @@ class PythonFunction:
             )
         found: Callable[..., Any] = function
         return found
+
+
+@contextmanager
+def _working_directory_on_path() -> Iterator[None]:
+    here = os.getcwd()
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 def _view(values: Floats) -> Floats:

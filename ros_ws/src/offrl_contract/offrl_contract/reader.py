@@ -320,6 +320,7 @@ def _check_kind(kind: Any, term: Term | ActionTerm, path: str, where: str) -> No
         if not numbers:
             raise InputError(f"{where}: '{path}' is not an array of numbers")
     elif array:
-        raise InputError(f"{where}: '{path}' is an array: give bins, select or size")
+        remedy = "give bins, select or size" if isinstance(term, Term) else "a command has numbers"
+        raise InputError(f"{where}: '{path}' is an array: {remedy}")
     elif not scalar:
         raise InputError(f"{where}: '{path}' is not a number")

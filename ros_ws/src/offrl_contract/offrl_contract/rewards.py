@@ -20,12 +20,13 @@ def rewards_and_terminals(
     """Evaluate the robot's reward and terminal on transitions.
 
     `now` and `then` give observation terms and signals (T, w) at ticks k and k+1, `action` (T, a)
-    the command in force between them. Returns rewards (T,) and terminals (T,).
+    the command in force between them. Returns rewards (T,) and terminals (T,); the reward is NaN
+    where the terminal is.
     """
-    return (
-        _evaluate(robot, robot.reward_rule, now, then, action).astype(np.float64),
-        _evaluate(robot, robot.terminal_rule, now, then, action).astype(np.bool_),
-    )
+    rewards = _evaluate(robot, robot.reward_rule, now, then, action).astype(np.float64)
+    terminals = _evaluate(robot, robot.terminal_rule, now, then, action).astype(np.float64)
+    unknown = np.isnan(terminals)
+    return np.where(unknown, np.nan, rewards), (terminals != 0) & ~unknown
 
 
 def _evaluate(

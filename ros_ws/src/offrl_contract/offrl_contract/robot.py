@@ -7,22 +7,28 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+import numpy as np
+from pydantic import Field, model_validator
 
 from offrl_contract.errors import InputError
 from offrl_contract.expression import Expression, parse
 from offrl_contract.python_function import PythonFunction
 from offrl_contract.terms import (
     CLOCKS,
+    MOST,
     ActionTerm,
     Clock,
     Collision,
+    Count,
     ImageTerm,
     Interval,
     ObservationTerm,
+    Rate,
+    Seconds,
     Signal,
     Spec,
     Term,
+    check_topic,
 )
 from offrl_contract.yaml_text import to_yaml
 
@@ -57,15 +63,20 @@ class EpisodeTopic(Spec):
     field: str = ""
     """Field that is not 0 where it holds; where not given, every message is an event."""
 
+    @model_validator(mode="after")
+    def _check_topic(self) -> "EpisodeTopic":
+        check_topic(self.topic, self.type)
+        return self
+
 
 class Episode(Spec):
     """How a log is cut into episodes."""
 
-    gap: PositiveFloat = 1.0
+    gap: Seconds = 1.0
     """A pause in the log longer than this ends the episode [s]."""
-    min_length: PositiveInt = 10
+    min_length: Count = 10
     """Shorter episodes are dropped [ticks]."""
-    max_length: PositiveInt | None = None
+    max_length: Count | None = None
     """Longer episodes are cut, as by a timeout [ticks]."""
     running: EpisodeTopic | None = None
     """An episode runs while the newest message's field is not 0."""
@@ -95,7 +106,7 @@ class Robot(Spec):
 
     robot: str
     """Name of the robot."""
-    rate: PositiveFloat
+    rate: Rate
     """Control rate [Hz]: one transition per tick."""
     clock: Clock = "receive"
     """Time base of all terms: when a message was received or published, or its header stamp."""
@@ -117,6 +128,8 @@ class Robot(Spec):
 
     @model_validator(mode="after")
     def _check_names(self) -> "Robot":
+        if self.observation_size > MOST:
+            raise ValueError(f"observation: {self.observation_size} numbers, more than {MOST}")
         seen: dict[str, str] = {}
         for group in ("observation", "action", "signals", "images"):
             terms: tuple[Term | ActionTerm | ImageTerm, ...] = getattr(self, group)
@@ -145,14 +158,16 @@ class Robot(Spec):
             if set(rule) == {"python"}:
                 content[key] = f"{_PYTHON}{rule['python']}"
                 continue
-            wrong = sorted(set(rule) - {"topic", "type", "field", "max_age"})
+            wrong = sorted(map(str, set(rule) - {"topic", "type", "field", "max_age"}))
             if wrong:
                 raise ValueError(
                     f"{key}: unknown key '{wrong[0]}'. It is an expression, "
                     "{topic, type, field} or {python: module:function}."
                 )
-            content["signals"] = [*(content.get("signals") or ()), {"name": key, **rule}]
             content[key] = text
+            signals = content.get("signals") or ()
+            if isinstance(signals, (list, tuple)):
+                content["signals"] = [*signals, {"name": key, **rule}]
         return content
 
     @cached_property
@@ -173,12 +188,20 @@ class Robot(Spec):
         if any(isinstance(rule, PythonFunction) for rule in rules):
             return terms
         asked = {name for rule in rules if isinstance(rule, Expression) for name in rule.names}
-        asked = {name.removeprefix("next_") for name in asked}
+        asked |= {name.removeprefix("next_") for name in asked}
         return terms & (asked | {name.rpartition("_")[0] for name in asked})
+
+    def python_sources(self) -> list[bytes]:
+        """Return the text of each module that reward and terminal are in."""
+        rules = (self.reward_rule, self.terminal_rule)
+        return [rule.source() for rule in rules if isinstance(rule, PythonFunction)]
 
     def _rule(self, text: str, key: str) -> Expression | PythonFunction:
         if not text.startswith(_PYTHON):
-            return parse(text, self.expression_names, key)
+            widths = self.expression_widths
+            expression = parse(text, frozenset(widths), key)
+            expression({name: np.zeros((1, width)) for name, width in widths.items()})
+            return expression
         name = text.removeprefix(_PYTHON)
         module, _, function = name.partition(":")
         if not function.isidentifier() or not all(p.isidentifier() for p in module.split(".")):
@@ -186,16 +209,17 @@ class Robot(Spec):
         return PythonFunction(name, key)
 
     @property
-    def expression_names(self) -> frozenset[str]:
-        """Names that reward and terminal may use."""
-        names: set[str] = set()
+    def expression_widths(self) -> dict[str, int]:
+        """How many numbers each name has that reward and terminal may use."""
+        widths: dict[str, int] = {}
         terms: tuple[Term | ActionTerm, ...] = (*self.observation, *self.signals, *self.action)
         for term in terms:
-            own = {term.name, *(f"{term.name}_{part}" for part in range(self.width(term)))}
-            names |= own
+            width = self.width(term)
+            own = {term.name: width} | {f"{term.name}_{part}": 1 for part in range(width)}
+            widths |= own
             if not isinstance(term, ActionTerm):
-                names |= {f"next_{name}" for name in own}
-        return frozenset(names)
+                widths |= {f"next_{name}": each for name, each in own.items()}
+        return widths
 
     @property
     def period(self) -> int:

@@ -1,6 +1,7 @@
 """Reading robot files, with errors that name the key and the nearest allowed one."""
 
 import difflib
+import os
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -36,7 +37,7 @@ def robot_from_yaml(text: str, source: str) -> Robot:
 def load_robot(file: str | Path) -> Robot:
     """Load a robot file, or a shipped one by its name. Raises InputError."""
     path = Path(file)
-    if path.is_file():
+    if os.path.isfile(path):
         try:
             return robot_from_yaml(path.read_text(), path.name)
         except (OSError, UnicodeDecodeError) as error:

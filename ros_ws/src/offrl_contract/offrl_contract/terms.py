@@ -9,9 +9,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
     model_validator,
 )
 
@@ -22,8 +19,25 @@ Clock = Literal["receive", "publish", "header"]
 header that its sender wrote."""
 CLOCKS: tuple[Clock, ...] = get_args(Clock)
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-Interval = tuple[float, float]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+MOST = 1_000_000
+"""Entries of a vector, or ticks of an episode, beyond which a number is a slip."""
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"needs a number, not {value} (YAML reads yes, no, on, off so)")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_boolean)]
+Positive = Annotated[Number, Field(gt=0.0)]
+Rate = Annotated[Number, Field(ge=0.001, le=10_000.0)]
+Seconds = Annotated[Number, Field(gt=0.0, le=1e9)]
+Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=MOST)]
+Pixels = Annotated[Count, Field(le=10_000)]
+Interval = tuple[Number, Number]
+Share = Annotated[Number, Field(ge=0.0, lt=1.0)]
 _TYPE = re.compile(r"[A-Za-z]\w*/(msg|srv|action)/[A-Za-z]\w*", re.ASCII)
 
 
@@ -55,9 +69,9 @@ class Term(Spec):
     """Field path or list of paths, dots between names, as in twist.twist.linear.x."""
     select: Names = ()
     """Entries to pick from an array by the message's `name` array (JointState)."""
-    size: PositiveInt | None = None
+    size: Count | None = None
     """Length of an array field that is taken whole."""
-    bins: PositiveInt | None = None
+    bins: Count | None = None
     """Reduce an array field of any length to this many equal parts (LaserScan)."""
     reduce: Literal["min", "mean", "max"] = "min"
     """How a bin is reduced; NaN and readings below range_min are left out."""
@@ -70,11 +84,11 @@ class Term(Spec):
     """Wrap angles into [-pi, pi)."""
     frame: str = ""
     """Express the field, a Pose of a stamped message, in this frame: x, y [m] and yaw [rad]."""
-    frame_max_age: PositiveFloat = 0.5
+    frame_max_age: Seconds = 0.5
     """Oldest acceptable transform of /tf on the way to `frame` [s]; /tf_static never ages."""
     clip: Interval | None = None
     """Limit values to [low, high] in the unit of the field; inf becomes high."""
-    max_age: PositiveFloat = 0.5
+    max_age: Seconds = 0.5
     """Oldest acceptable sample [s]."""
     clock: Clock | None = None
     """Time base of this term; the robot's `clock` where not given."""
@@ -105,11 +119,11 @@ class Term(Spec):
 class Collision(Spec):
     """When the nearest thing will soon be too near."""
 
-    range: PositiveFloat
+    range: Positive
     """How near to the sensor is too near [m]."""
-    time: PositiveFloat
+    time: Seconds
     """How soon, at the speed at which the thing nears [s]."""
-    noise: NonNegativeFloat = 0.02
+    noise: Annotated[Number, Field(ge=0.0)] = 0.02
     """An approach by less, within `max_age`, is none [m]."""
 
 
@@ -118,7 +132,7 @@ class ObservationTerm(Term):
 
     source: Literal["topic", "action"] = "topic"
     """`action`: the command in force when the tick begins, instead of a topic."""
-    history: PositiveInt = 1
+    history: Count = 1
     """Stack the values at this many ticks, the oldest first."""
     collision: Collision | None = None
     """The readings are distances: the node stops while the nearest thing will soon be too near."""
@@ -142,8 +156,7 @@ class ObservationTerm(Term):
         if self.source == "topic":
             _require(self, "topic", "type", "field")
         else:
-            keys = {"topic", "type", "field", "select", "size", "bins", "yaw", "frame", "collision"}
-            given = keys & _given(self)
+            given = _given(self) - {"name", "source", "history"}
             if given:
                 raise ValueError(f"source: action takes no {', '.join(sorted(given))}")
         return self
@@ -167,15 +180,15 @@ class ActionTerm(Spec):
     """Command topic; terms with the same topic share one message."""
     type: str
     """Message type, as package/msg/Name."""
-    field: Names
+    field: Annotated[Names, Field(min_length=1)]
     """Field paths in the order of the action vector."""
     limits: tuple[Interval, ...]
     """[low, high] per field, in the unit of the field."""
-    max_rate: tuple[PositiveFloat, ...] | None = None
+    max_rate: tuple[Positive, ...] | None = None
     """Largest change per second, per field."""
-    hold: PositiveFloat = 0.5
+    hold: Seconds = 0.5
     """How long a command stays in force without a new one [s]."""
-    safe: tuple[float, ...]
+    safe: tuple[Number, ...]
     """Command that is safe at any time, per field."""
 
     @model_validator(mode="after")
@@ -208,13 +221,13 @@ class ImageTerm(Spec):
     """Topic, with leading slash; timed by reception."""
     type: str
     """sensor_msgs/msg/Image or sensor_msgs/msg/CompressedImage."""
-    size: tuple[PositiveInt, PositiveInt]
+    size: tuple[Pixels, Pixels]
     """[height, width] to resize to [pixels]."""
     color: Literal["rgb", "gray"] = "rgb"
     """Three channels or one."""
     range: Interval | None = None
     """[low, high] of 16-bit and float images (depth), which become 0 and 255."""
-    max_age: PositiveFloat = 0.5
+    max_age: Seconds = 0.5
     """Oldest acceptable image [s]."""
 
     @model_validator(mode="after")
@@ -240,16 +253,22 @@ def _check_name(name: str) -> None:
 
 
 def _given(term: Term) -> set[str]:
-    return {key for key in type(term).model_fields if getattr(term, key)}
+    fields = type(term).model_fields
+    return {key for key, field in fields.items() if getattr(term, key) != field.default}
 
 
 def _require(term: Term, *keys: str) -> None:
     for key in keys:
         if not getattr(term, key):
             raise ValueError(f"{key}: missing")
-    if not term.topic.startswith("/"):
-        raise ValueError(f"topic: '{term.topic}' must begin with a slash")
-    _check_type(term.type)
+    check_topic(term.topic, term.type)
+
+
+def check_topic(topic: str, kind: str) -> None:
+    """Raise ValueError for what is no topic, or no type of a message."""
+    if not topic.startswith("/"):
+        raise ValueError(f"topic: '{topic}' must begin with a slash")
+    _check_type(kind)
 
 
 def _check_type(name: str) -> None:

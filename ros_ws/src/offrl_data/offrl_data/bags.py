@@ -1,5 +1,7 @@
 """Logs: a storage file or a rosbag2 directory, opened as far as it can be read."""
 
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -38,6 +40,8 @@ CLOCK_TOPIC = "/clock"
 _LAST_STAMP = 1 << 62  # [ns], in the year 2116
 _COMPRESSED = ".zstd"
 _METADATA = "metadata.yaml"
+_PART = re.compile(r"(.+)_(\d+)")
+_SEAM = 100_000_000  # messages are written in about their order [ns]
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,13 @@ class Bag(AbstractContextManager["Bag"]):
     def __init__(self, path: Path) -> None:
         """Open a bag. Raises InputError with the reason where nothing of it can be read."""
         self.path = path
-        self.name = path.name
+        self.name = name_of(path)
         self._found = Losses([])
         self._notes: list[str] = []
         self._stack = ExitStack()
         self._metadata = _Metadata()
+        self._joined = False
+        """Whether only their names say that the files are one recording."""
         self.files = [path] if path.is_file() else self._files_of_directory()
         """The storage files of this bag."""
         self._fingerprint = Fingerprint(self.files)
@@ -94,7 +100,7 @@ class Bag(AbstractContextManager["Bag"]):
         self._clock: Callable[[Ints], Ints] | None = None
 
     def follow(self, clock: Callable[[Ints], Ints]) -> None:
-        """Time all messages by another clock: of receive stamps (n,) [ns] to its, -1 if unknown."""
+        """Time all messages by another clock: of receive stamps (n,) [ns] to its; 0 before it."""
         self._clock = clock
 
     @property
@@ -111,8 +117,10 @@ class Bag(AbstractContextManager["Bag"]):
 
     def blocks(self, names: Collection[str]) -> Iterator[tuple[Channel, Block]]:
         """Yield the messages of some topics, file by file, each in the order of its file."""
-        read, untimed = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+        read, early = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+        newest = -_LAST_STAMP
         for storage in self._storages:
+            before = newest
             wanted = {k: c for k, c in storage.channels.items() if c.topic in read}
             if not wanted:
                 continue
@@ -120,10 +128,13 @@ class Bag(AbstractContextManager["Bag"]):
                 topic = wanted[key].topic
                 block = self._timed(topic, found)
                 read[topic] += len(block.received)
+                if self._joined and len(block.received):
+                    newest = max(newest, int(block.received.max()))
+                    if int(block.received.min()) < before - _SEAM:
+                        raise self._several("overlap in time")
                 if self._clock:
-                    untimed[topic] += len(block.received)
-                    block = _timed_by(self._clock, block)
-                    untimed[topic] -= len(block.received)
+                    block = replace(block, received=self._clock(block.received), published=None)
+                    early[topic] += int(np.count_nonzero(block.received == 0))
                 if not len(block.received):
                     continue
                 yield wanted[key], _unpacked(block) if self._metadata.by_message else block
@@ -132,7 +143,7 @@ class Bag(AbstractContextManager["Bag"]):
             if count < promised:
                 line = f"{name}: {promised} messages announced, {count} found"
                 self._found.add(line, promised - count)
-        notes = [f"{name}: {n} messages before the clock began" for name, n in untimed.items() if n]
+        notes = [f"{name}: {n} messages before the clock began" for name, n in early.items() if n]
         self._notes += [note for note in notes if note not in self._notes]
 
     def _timed(self, topic: str, block: Block) -> Block:
@@ -190,7 +201,7 @@ class Bag(AbstractContextManager["Bag"]):
             self._metadata = _read_metadata(self.path / _METADATA)
         except InputError as error:
             self._notes.append(str(error))
-            return there
+            return self._one_recording(there)
         listed = [self.path / name for name in self._metadata.files]
         missing = [file for file in listed if not file.is_file()]
         others = [file for file in there if file not in listed]
@@ -202,7 +213,20 @@ class Bag(AbstractContextManager["Bag"]):
             self._notes.append(f"{_METADATA} names {names}, which is not there; {found} is read")
         for file in missing[len(others) :]:
             self._found.add(f"{file.name} is missing")
-        return [file for file in listed if file.is_file()] + others
+        return [file for file in listed if file.is_file()] + self._one_recording(others)
+
+    def _one_recording(self, files: list[Path]) -> list[Path]:
+        """Return the files of a recording in their order. Raises InputError for those of more."""
+        self._joined = len(files) > 1
+        if self._joined and not _is_one_recording(files):
+            raise self._several("are not parts of one recording (NAME_0, NAME_1, ...)")
+        return sorted(files, key=_number)
+
+    def _several(self, reason: str) -> InputError:
+        return InputError(
+            f"{self.path}: its storage files {reason}, and no {_METADATA} says that they belong "
+            "together. Give the files themselves: each is a bag."
+        )
 
     def _open(self) -> list[Storage]:
         opened: list[Storage] = []
@@ -222,19 +246,20 @@ class Bag(AbstractContextManager["Bag"]):
         return opened
 
     def _reader(self, file: Path) -> Storage:
+        reader = READERS.get(_plain(file).suffix)
+        if reader is None:
+            raise StorageError(f"no bag file ({', '.join(READERS)})")
         if file.suffix != _COMPRESSED:
-            if file.suffix not in READERS:
-                raise StorageError(f"no bag file ({', '.join(READERS)})")
-            return READERS[file.suffix](file)
+            return reader(file)
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="offrl-")))
         plain = folder / file.stem
         try:
             with file.open("rb") as packed, plain.open("wb") as out:
-                reader = zstandard.ZstdDecompressor().stream_reader(packed)
-                shutil.copyfileobj(reader, out, 1 << 20)
+                stream = zstandard.ZstdDecompressor().stream_reader(packed)
+                shutil.copyfileobj(stream, out, 1 << 20)
         except zstandard.ZstdError as error:
             self._found.add(f"{file.name}: decompressed in part: {error}")
-        return READERS[plain.suffix](plain)
+        return reader(plain)
 
     def _topics(self) -> dict[str, Topic]:
         found: dict[str, list[Channel]] = {}
@@ -265,13 +290,6 @@ def _unpacked(block: Block) -> Block:
     return Listed(block.received, block.published, content, np.arange(len(content)))
 
 
-def _timed_by(clock: Callable[[Ints], Ints], block: Block) -> Block:
-    """Give messages the stamps of another clock; those without one are left out."""
-    stamps = clock(block.received)
-    known = np.flatnonzero(stamps >= 0)
-    return replace(block.only(known), received=stamps[known], published=None)
-
-
 def _read_metadata(path: Path) -> _Metadata:
     """Read a metadata.yaml. Raises InputError where it is absent or cannot be used."""
     if not path.is_file():
@@ -296,33 +314,77 @@ def _read_metadata(path: Path) -> _Metadata:
 
 
 def _is_storage(path: Path) -> bool:
-    plain = path.with_suffix("") if path.suffix == _COMPRESSED else path
-    return path.is_file() and plain.suffix in READERS
+    return path.is_file() and _plain(path).suffix in READERS
+
+
+def name_of(bag: Path) -> str:
+    """Return the name of a bag as text, also where its bytes are none."""
+    return os.fsencode(bag.name).decode(errors="replace")
+
+
+def _plain(path: Path) -> Path:
+    """Return a path without the suffix of its compression."""
+    return path.with_suffix("") if path.suffix == _COMPRESSED else path
+
+
+def _is_one_recording(files: list[Path]) -> bool:
+    """Whether files are named as the parts NAME_0, NAME_1, ... of a split recording."""
+    parts = [_PART.fullmatch(_plain(file).stem) for file in files]
+    stems = {part and part[1] for part in parts}
+    numbers = {part and part[2] for part in parts}
+    return len(stems) == 1 and None not in stems and len(numbers) == len(files)
+
+
+def _number(file: Path) -> int:
+    part = _PART.fullmatch(_plain(file).stem)
+    return int(part[2]) if part else 0
+
+
+def files_of(bag: Path) -> list[Path]:
+    """Return the files that a bag consists of."""
+    if not bag.is_dir():
+        return [bag]
+    return [file for file in bag.iterdir() if file.name == _METADATA or _is_storage(file)]
 
 
 def find_bags(paths: list[Path]) -> list[Path]:
     """Return the bags below the given files and directories, in the order given.
 
-    A directory with a metadata.yaml, or with storage files in it, is one bag; any other directory
-    is searched. Raises InputError where a path has none.
+    A directory with a metadata.yaml, or with one recording in it (a storage file, or the parts
+    NAME_0, NAME_1, ... of one), is a bag; of any other each storage file is one, and what is below
+    it. Raises InputError where a path has none.
     """
     bags: list[Path] = []
+    searched: set[Path] = set()
     for path in paths:
-        if not path.exists():
+        if not os.path.exists(path):
             raise InputError(f"{path}: no such file or directory")
-        found = [path] if path.is_file() else _bags_below(path)
-        if not found:
+        again = path.resolve() in searched
+        found = [path] if path.is_file() else _bags_below(path, searched)
+        if not found and not again:
             kinds = ", ".join(READERS)
             raise InputError(f"{path}: no bag below it ({kinds} or a rosbag2 folder)")
         bags += found
-    return list(dict.fromkeys(bags))
+    folders = {bag.resolve() for bag in bags if bag.is_dir()}
+    alone = [bag for bag in bags if bag.is_dir() or bag.resolve().parent not in folders]
+    return list({bag.resolve(): bag for bag in reversed(alone)}.values())[::-1]
 
 
-def _bags_below(folder: Path) -> list[Path]:
-    if (folder / _METADATA).is_file():
-        return [folder]
-    entries = sorted(folder.iterdir())
-    files = [entry for entry in entries if _is_storage(entry)]
-    ros1 = [file for file in files if file.suffix == ".bag"]
-    own = [folder] if len(files) > len(ros1) else []
-    return own + ros1 + [b for entry in entries if entry.is_dir() for b in _bags_below(entry)]
+def _bags_below(folder: Path, searched: set[Path]) -> list[Path]:
+    """Return the bags in a folder, and below it where not yet searched."""
+    try:
+        if (folder / _METADATA).is_file():
+            return [folder]
+        if folder.resolve() in searched:
+            return []
+        searched.add(folder.resolve())
+        # What a link names is best found under its own name.
+        entries = sorted(folder.iterdir(), key=lambda entry: (entry.is_symlink(), entry))
+        own = [entry for entry in entries if _is_storage(entry)]
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
+    ros1 = any(_plain(file).suffix == ".bag" for file in own)
+    if not ros1 and (len(own) == 1 or _is_one_recording(own)):
+        own = [folder]
+    below = (_bags_below(entry, searched) for entry in entries if entry.is_dir())
+    return own + [bag for bags in below for bag in bags]

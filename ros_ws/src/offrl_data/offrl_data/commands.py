@@ -19,6 +19,7 @@ from offrl_data.bags import Bag, find_bags
 from offrl_data.conversion import BagReport, convert_bags
 from offrl_data.dataset import load_dataset
 from offrl_data.message_definitions import MessageDefinitions
+from offrl_data.output import require_other
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ def convert(argv: list[str]) -> None:
     config = tyro.cli(ConvertConfig, prog="offrl convert", args=argv)
     if config.jobs < 1:
         raise InputError(f"--jobs {config.jobs}: at least 1 is needed")
+    if not config.bags:
+        raise InputError("no bags: give files, rosbag2 directories, or folders of them")
     robot = load_robot(config.robot)
+    require_other(config.out, [Path(config.robot)])
     definitions = MessageDefinitions(config.distro, config.msgs)
     bags = find_bags(list(config.bags))
     keep_freed_memory()
@@ -77,9 +81,18 @@ def convert(argv: list[str]) -> None:
 
 
 def inspect_bag(path: Path) -> None:
-    """Print the topics of a bag, or of each bag in a folder. Raises InputError."""
+    """Print the topics of a bag, or of each bag in a folder.
+
+    Raises InputError, at the end, for those that cannot be opened.
+    """
+    errors: list[InputError] = []
     for each in find_bags([path]):
-        _print_topics(each)
+        try:
+            _print_topics(each)
+        except InputError as error:
+            errors.append(error)
+    if errors:
+        raise InputError("\n".join(map(str, errors)))
 
 
 def _print_topics(path: Path) -> None:
@@ -87,7 +100,7 @@ def _print_topics(path: Path) -> None:
         table = Table(title=bag.name)
         counts = bag.counts()
         for column in ("topic", "type", "messages", "definition"):
-            table.add_column(column, justify="right" if column == "messages" else "left")
+            _add_column(table, column, number=column == "messages")
         for topic in bag.topics.values():
             has = "in the bag" if topic.channels[0].definition else "none"
             table.add_row(topic.name, topic.type_name, str(counts[topic.name]), has)
@@ -105,7 +118,7 @@ def inspect_dataset(path: Path) -> None:
     returns = dataset.returns()
     table = Table(title=f"{path.name}: robot {robot.robot} ({robot.digest()}), {robot.rate:g} Hz")
     for column in ("term", "from", "entries", "min", "mean", "max"):
-        table.add_column(column, justify="left" if column in ("term", "from") else "right")
+        _add_column(table, column, number=column not in ("term", "from"))
     for term in robot.observation:
         values = dataset.observations[:, robot.observation_slices[term.name]]
         source = term.topic or "the command in force"
@@ -132,10 +145,10 @@ def _print_reports(reports: list[BagReport]) -> None:
     """Print what was kept and dropped, then what was odd."""
     table = Table(title="bags")
     for column in ("bag", "seconds", "ticks", "kept", "episodes", "terminals"):
-        table.add_column(column, justify="left" if column == "bag" else "right")
+        _add_column(table, column, number=column != "bag")
     topics = Table(title="topics")
     for column in ("bag", "topic", "messages", "rate [Hz]", "longest gap [s]", "header clock"):
-        topics.add_column(column, justify="left" if column in ("bag", "topic") else "right")
+        _add_column(topics, column, number=column not in ("bag", "topic"))
     for report in reports:
         counts = (report.ticks, report.transitions, report.episodes, report.terminals)
         table.add_row(report.bag, f"{report.seconds:.1f}", *map(str, counts))
@@ -196,5 +209,11 @@ def _offset(seconds: float | None) -> str:
     return f"{seconds * 1e3:+.1f} ms"
 
 
+def _add_column(table: Table, name: str, number: bool) -> None:
+    """Add a column that shows its entries whole, over several lines where they are long."""
+    table.add_column(name, justify="right" if number else "left", overflow="fold")
+
+
 def _console() -> Console:
-    return Console(highlight=False)
+    """Return a console that shows names as they are."""
+    return Console(highlight=False, markup=False, emoji=False)

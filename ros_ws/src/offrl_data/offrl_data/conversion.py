@@ -18,11 +18,12 @@ from offrl_contract.definitions import definition_hashes, definition_texts
 from offrl_contract.errors import nearest
 from offrl_contract.sampling import action_names, observation_names
 
-from offrl_data.bags import CLOCK_TOPIC, Bag
+from offrl_data.bags import CLOCK_TOPIC, Bag, files_of, name_of
 from offrl_data.dataset_writer import DatasetWriter, describe
 from offrl_data.episodes import cut_episodes, on_ticks
 from offrl_data.image_file import ImageFile
 from offrl_data.message_definitions import MessageDefinitions
+from offrl_data.output import require_file
 from offrl_data.parts import parts_folder
 from offrl_data.processes import in_processes
 from offrl_data.series import BagSeries, TopicReport, all_topics, read_series
@@ -82,7 +83,8 @@ def convert_bags(
     node with use_sim_time. Calls `advance` with the fraction of a bag done.
 
     Raises InputError for a topic that every bag lacks, definitions that differ between bags, a
-    dataset without transitions, and a term with `clock: publish` beside `sim_time`.
+    dataset without transitions, an `out` that belongs to a bag, and a term with
+    `clock: publish` beside `sim_time`.
     """
     timed = [term.name for term in robot.read_terms() if robot.clock_of(term) == "publish"]
     if sim_time and timed:
@@ -90,6 +92,7 @@ def convert_bags(
             f"--sim-time: term '{timed[0]}' has clock: publish, which {CLOCK_TOPIC} does not "
             "count. Allowed: receive, header."
         )
+    require_file(out, (file for path in paths for file in files_of(path)))
     task = _Task(robot, definitions or MessageDefinitions(), strict, sim_time)
     with parts_folder(out, resume) as folder:
         parts = [folder / f"{task.key(path)}.h5" for path in paths]
@@ -123,10 +126,11 @@ class _Task:
     def key(self, path: Path) -> str:
         """Return the identity of a bag as it lies there and of how it is converted."""
         files = sorted(path.iterdir()) if path.is_dir() else [path]
-        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        source = self.definitions
-        settings = (source.distro, str(source.msgs), self.strict, self.sim_time, __version__)
-        about = (str(path.absolute()), states, self.robot.digest(), settings)
+        found = [(file.name, file.stat()) for file in files if file.exists()]
+        states = [(name, state.st_size, state.st_mtime_ns) for name, state in found]
+        robot = (self.robot.digest(), self.robot.python_sources())
+        settings = (self.definitions.identity, self.strict, self.sim_time, __version__)
+        about = (str(path.absolute()), states, robot, settings)
         return sha256(repr(about).encode()).hexdigest()[:16]
 
     def run(self, path: Path, part: Path, advance: Callable[[float], None]) -> BagReport:
@@ -138,7 +142,7 @@ class _Task:
             except InputError as error:
                 if self.strict:
                     raise
-                report, decoded = _skipped(path.name, "", [], [str(error)]), None
+                report, decoded = _skipped(name_of(path), "", [], [str(error)]), None
             else:
                 about = (self.robot, self.definitions, writer, part)
                 report, decoded = _convert_bag(bag, *about, advance)
@@ -298,6 +302,7 @@ def _require_transitions(reports: list[BagReport]) -> None:
         reasons.update(report.dropped)
         reasons.update(report.losses)
         reasons.update(report.notes)
+        reasons.update(f"no message on {t.topic}" for t in report.topics if not t.messages)
     found = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
     raise InputError(f"no transition in {len(reports)} bags: {found or 'they hold no messages'}")
 

@@ -7,6 +7,7 @@ attributes of the group `metadata`. A terminal ends the task, a timeout only the
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from offrl_contract import InputError, Robot, robot_from_yaml
 from offrl_data.columns import Column, content_digest, first_not_finite
 
 FORMAT = "offrl-dataset-1"
+_KINDS = {"f": "float32", "b": "bool", "i": "int64", "OS": "text"}
 COLUMNS = ("observations", "actions", "rewards", "terminals", "timeouts")
 
 
@@ -162,17 +164,18 @@ def open_dataset(path: Path) -> DatasetFile:
     with _reading(path):
         # Without a cache of chunks, HDF5 reads the rows that are asked for and no others.
         file = h5py.File(path, "r", rdcc_nbytes=0)
-        attributes = _attributes(file, path)
+        attributes, robot = _described(file, path)
+        _check_layout(file, path, robot)
         columns = {name: file[name] for name in COLUMNS}
         starts, lengths = file["episodes/start"][()], file["episodes/length"][()]
         final_observations = file["episodes/final_observation"]
         dataset = DatasetFile(
-            robot=robot_from_yaml(attributes["robot"], f"{path.name}: metadata/robot"),
+            robot=robot,
             **columns,
             starts=starts,
             lengths=lengths,
             final_observations=final_observations,
-            metadata=_metadata(attributes),
+            metadata=_metadata(attributes, path),
             digest=content_digest((*columns.values(), starts, lengths, final_observations)),
         )
         _check(dataset, path)
@@ -182,7 +185,7 @@ def open_dataset(path: Path) -> DatasetFile:
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn what goes wrong with a file that is no dataset into an InputError."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: no such dataset")
     try:
         yield
@@ -190,27 +193,67 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: not an offrl dataset: {error}") from error
 
 
-def _attributes(file: h5py.File, path: Path) -> dict[str, Any]:
-    """Return the metadata of a dataset file. Raises InputError for another format."""
+def _described(file: h5py.File, path: Path) -> tuple[dict[str, Any], Robot]:
+    """Return metadata and robot of a dataset file. Raises InputError for another format."""
     attributes = dict(file["metadata"].attrs)
     if attributes.get("format") != FORMAT:
         raise InputError(f"{path}: format '{attributes.get('format')}', expected '{FORMAT}'")
-    return attributes
+    return attributes, robot_from_yaml(str(attributes["robot"]), f"{path.name}: metadata/robot")
 
 
-def _metadata(attributes: Mapping[str, str]) -> dict[str, Any]:
-    known = ("format", "robot", "robot_digest", "offrl_version")
-    return {name: json.loads(value) for name, value in attributes.items() if name not in known}
+def _metadata(attributes: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """Return what else the attributes hold. Raises InputError where they are no JSON."""
+    found = {}
+    for name, value in attributes.items():
+        if name not in ("format", "robot", "robot_digest", "offrl_version"):
+            try:
+                found[name] = json.loads(value)
+            except (ValueError, TypeError) as error:
+                raise InputError(f"{path}: metadata/{name} is not JSON: {error}") from error
+    return found
+
+
+def _check_layout(file: h5py.File, path: Path, robot: Robot) -> None:
+    """Refuse columns of another shape or kind than a dataset's. Raises InputError."""
+    rows, episodes = _length(file["rewards"]), _length(file["episodes/start"])
+    layout: dict[str, tuple[tuple[int, ...], str]] = {
+        "rewards": ((rows,), "f"),
+        "observations": ((rows, robot.observation_size), "f"),
+        "actions": ((rows, robot.action_size), "f"),
+        "terminals": ((rows,), "b"),
+        "timeouts": ((rows,), "b"),
+        "episodes/start": ((episodes,), "i"),
+        "episodes/length": ((episodes,), "i"),
+        "episodes/source": ((episodes,), "OS"),
+        "episodes/stamp": ((episodes,), "i"),
+        "episodes/final_observation": ((episodes, robot.observation_size), "f"),
+    }
+    if "path" in file:
+        layout["path"] = ((rows, 2), "f")
+    for name, (shape, kinds) in layout.items():
+        column = file[name]
+        if not isinstance(column, h5py.Dataset):
+            raise InputError(f"{path}: {name} is a group, not a column")
+        if column.shape != shape:
+            raise InputError(f"{path}: {name} has the shape {column.shape}, not {shape}")
+        if column.dtype.kind not in kinds:
+            raise InputError(f"{path}: {name} holds {column.dtype}, not {_KINDS[kinds]}")
+
+
+def _length(column: h5py.Dataset | h5py.Group) -> int:
+    shape = getattr(column, "shape", ())
+    return int(shape[0]) if shape else 0
 
 
 def _read(file: h5py.File, path: Path) -> Dataset:
-    attributes = _attributes(file, path)
+    attributes, robot = _described(file, path)
+    _check_layout(file, path, robot)
     columns = {name: file[name][()] for name in COLUMNS}
     starts, lengths = file["episodes/start"][()], file["episodes/length"][()]
     final_observations = file["episodes/final_observation"][()]
     images = file.get("images", {})
     return Dataset(
-        robot=robot_from_yaml(attributes["robot"], f"{path.name}: metadata/robot"),
+        robot=robot,
         **columns,
         starts=starts,
         lengths=lengths,
@@ -219,7 +262,7 @@ def _read(file: h5py.File, path: Path) -> Dataset:
         final_observations=final_observations,
         path=file["path"][()] if "path" in file else None,
         images={name: images[name].shape[1:] for name in images},
-        metadata=_metadata(attributes),
+        metadata=_metadata(attributes, path),
         digest=content_digest((*columns.values(), starts, lengths, final_observations)),
     )
 
@@ -229,20 +272,12 @@ def _check(dataset: AnyDataset, path: Path) -> None:
     rows = len(dataset.rewards)
     if not rows:
         raise InputError(f"{path}: the dataset has no transitions")
-    for name in COLUMNS:
-        if len(getattr(dataset, name)) != rows:
-            raise InputError(f"{path}: {name} has {len(getattr(dataset, name))} rows, not {rows}")
-    robot = dataset.robot
-    for name, width in (("observations", robot.observation_size), ("actions", robot.action_size)):
-        if getattr(dataset, name).shape[1] != width:
-            raise InputError(
-                f"{path}: {name} is {getattr(dataset, name).shape[1]} wide, "
-                f"its robot file says {width}"
-            )
     for name in ("observations", "actions", "rewards", "final_observations"):
         place, count = first_not_finite(getattr(dataset, name))
         if count:
             raise InputError(f"{path}: {name}[{place}] is not finite ({count} such values)")
+    if (dataset.lengths < 1).any():
+        raise InputError(f"{path}: episodes/length has {dataset.lengths.min()}, below 1")
     begins = np.concatenate([[0], np.cumsum(dataset.lengths)])
     if begins[-1] != rows or not np.array_equal(begins[:-1], dataset.starts):
         raise InputError(f"{path}: episodes/start and length do not partition its {rows} rows")

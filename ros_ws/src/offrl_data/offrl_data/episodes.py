@@ -139,7 +139,7 @@ def cut_episodes(robot: Robot, ticks: Ticks, source: str) -> Cut:
     """Cut transitions into episodes at breaks and terminals; drop those that are too short."""
     reasons = _reasons(robot, ticks)
     rewards, terminals = _outcomes(robot, ticks, np.flatnonzero(reasons == ""))
-    reasons[(reasons == "") & ~np.isfinite(rewards)] = "reward: not finite"
+    reasons[(reasons == "") & ~np.isfinite(rewards)] = "reward or terminal: not finite"
     vectors = observation_vector(ticks.observation)
     episodes, spans = [], []
     for start, stop in _spans(reasons == "", terminals, robot.episode.max_length):

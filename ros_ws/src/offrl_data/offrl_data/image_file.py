@@ -13,6 +13,7 @@ from offrl_contract.robot import ImageTerm
 from offrl_contract.sampling import Fault
 
 from offrl_data.bags import Bag
+from offrl_data.dataset_writer import Disk
 from offrl_data.episodes import Ticks
 from offrl_data.images import Pixels, decode_image
 from offrl_data.message_definitions import MessageDefinitions
@@ -26,12 +27,16 @@ class ImageFile(AbstractContextManager["ImageFile"]):
     def __init__(self, terms: Sequence[ImageTerm], part: Path) -> None:
         self._terms = terms
         self._path = part.with_suffix(".images")
-        self._file = h5py.File(self._path, "w") if terms else None
+        self._disk = Disk(self._path, "w+") if terms else None
+        self._file = h5py.File(self._disk, "w") if self._disk else None
         self._kept: dict[str, NDArray[np.int64]] = {}
         """Messages in the file by term, in order."""
 
     def read(self, bag: Bag, ticks: Ticks, definitions: MessageDefinitions) -> None:
-        """Decode the images of all ticks; ticks whose image is damaged get a fault."""
+        """Decode the images of all ticks; ticks whose image is damaged get a fault.
+
+        Raises OSError where they cannot be written.
+        """
         for term in self._terms:
             sample = ticks.images[term.name]
             shown = sample.faults == Fault.NONE
@@ -68,6 +73,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
     ) -> NDArray[np.int64]:
         """Write the wanted messages' images to the file; return those that could be decoded."""
         assert self._file is not None
+        assert self._disk is not None
         topic = bag.topic(term.topic, term.type)
         reader = MessageReader(term.type, definitions.of(topic, bag.name)[0], topic.wire)
         if not len(wanted):
@@ -90,6 +96,8 @@ class ImageFile(AbstractContextManager["ImageFile"]):
                     continue
                 good.append(message)
             before += count
+            self._file.flush()
+            self._disk.check()
         if problems:
             first = f"{term.topic}: {len(problems)} images cannot be decoded: {problems[0]}"
             bag.lose(first, len(problems))
@@ -102,6 +110,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         trace: TracebackType | None,
     ) -> None:
         """Remove the file."""
-        if self._file is not None:
+        if self._file is not None and self._disk is not None:
             self._file.close()
+            self._disk.close()
             self._path.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ def in_processes(
     except BrokenProcessPool as error:
         raise InputError(
             "a process that converted a bag has died, perhaps for want of memory. "
-            "Fewer --jobs need less; --resume keeps the bags that are done."
+            "Fewer --jobs need less."
         ) from error
     finally:
         executor.shutdown(wait=False, cancel_futures=True)

@@ -29,9 +29,9 @@ MAX_CLOCK_OFFSET = 1.0
 ODOMETRY = "nav_msgs/msg/Odometry"
 _BLOCKS_WAITING = 64
 _DECODED_AT_ONCE = 1 << 20  # [bytes]
-EPISODE = "episode_"
-"""Begin of the names of the series that say where an episode is."""
-PATH = "odometry_path"
+EPISODE = "episode/"
+"""Begin of the names of the series that say where an episode is; no term can have such a name."""
+PATH = "odometry/path"
 """Name of the series (n, 2) of where the robot was, to look at; there where a topic is odometry."""
 
 Times = NDArray[np.int64]
@@ -110,23 +110,21 @@ class _Column:
         return max(int(each[0]) for each in self._clocks_of(block).values())
 
     def take(self, block: Block, phase: int | None, period: int) -> None:
-        """Take what a tick can pick of a block; of its bytes nothing where `phase` is None."""
+        """Take what a tick can pick of a block; it lies before all ticks where `phase` is None."""
         received = block.received
         stamps = self._clocks_of(block)
-        rows = _NONE
-        if phase is not None:
-            picked = [
-                newest_at_ticks(each, np.maximum(each, received) - phase, period)
-                for each in stamps.values()
-            ]
-            if self._every:
-                picked = [np.arange(len(received))]
-            rows = picked[0] if len(picked) == 1 else np.unique(np.concatenate([_NONE, *picked]))
-            if self.decoder.terms:  # none in a topic of images, which are read later
-                batch = block.pick(rows).packed()
-                self._waiting.append(batch)
-                self._waiting_bytes += len(batch.buffer)
-                self._waiting_received.append(received[rows])
+        picked = []
+        for found in stamps.values():
+            known = np.zeros_like(found) if phase is None else np.maximum(found, received) - phase
+            picked.append(newest_at_ticks(found, known, period))
+        if self._every:
+            picked = [np.arange(len(received))]
+        rows = picked[0] if len(picked) == 1 else np.unique(np.concatenate([_NONE, *picked]))
+        if self.decoder.terms:  # none in a topic of images, which are read later
+            batch = block.pick(rows).packed()
+            self._waiting.append(batch)
+            self._waiting_bytes += len(batch.buffer)
+            self._waiting_received.append(received[rows])
         if self._waiting_bytes > _DECODED_AT_ONCE:
             self.decode()
         for clock, each in self._clocked.items():
@@ -324,7 +322,7 @@ def _read(
     """Read a bag into columns; return some tick [ns].
 
     The first tick is when every observation topic has a message. Blocks wait for it, a few at
-    most: what lies further back no tick can pick.
+    most: of those further back a tick can pick the newest message.
     """
     phase: int | None = None
     unseen = {term.topic for term in robot.observation if term.source == "topic"}
@@ -371,13 +369,7 @@ def _clock(robot: Robot, term: AnyTerm) -> Clock:
 def _episode_terms(robot: Robot) -> list[Signal]:
     """Return terms that read the fields of the topics that say where an episode is."""
     return [
-        Signal(
-            name=EPISODE + key,
-            topic=each.topic,
-            type=each.type,
-            field=(each.field,),
-            clock="receive",
-        )
+        _internal(EPISODE + key, each.topic, each.type, (each.field,))
         for key, each in robot.episode.topics.items()
         if each.field
     ]
@@ -387,6 +379,10 @@ def _odometry(robot: Robot) -> list[Signal]:
     """Return a term that reads where the robot was, if one of its topics says so."""
     topics = [topic for topic, kind in robot.topics().items() if kind == ODOMETRY]
     fields = ("pose.pose.position.x", "pose.pose.position.y")
-    return [
-        Signal(name=PATH, topic=t, type=ODOMETRY, field=fields, clock="receive") for t in topics[:1]
-    ]
+    return [_internal(PATH, topic, ODOMETRY, fields) for topic in topics[:1]]
+
+
+def _internal(name: str, topic: str, kind: str, fields: tuple[str, ...]) -> Signal:
+    """Return a term whose name no robot file can give."""
+    signal = Signal(name="internal", topic=topic, type=kind, field=fields, clock="receive")
+    return signal.model_copy(update={"name": name})

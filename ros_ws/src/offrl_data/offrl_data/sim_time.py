@@ -29,9 +29,9 @@ class SimTime:
     """(n,) what it said [ns]."""
 
     def at(self, received: Times) -> Times:
-        """Return the simulated time (m,) at receive times (m,) [ns]; -1 before the first."""
+        """Return the simulated time (m,) at receive times (m,) [ns]; 0 before the first."""
         newest = np.searchsorted(self.received, received, side="right") - 1
-        return np.where(newest < 0, -1, self.clock[np.maximum(newest, 0)])
+        return np.where(newest < 0, 0, self.clock[np.maximum(newest, 0)])
 
     @property
     def summary(self) -> str:

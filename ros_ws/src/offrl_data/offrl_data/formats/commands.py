@@ -11,6 +11,7 @@ from offrl_contract import InputError, load_robot
 from offrl_data.dataset import load_dataset
 from offrl_data.formats import d4rl, lerobot, minari, robomimic
 from offrl_data.formats.importing import import_recordings
+from offrl_data.output import require_file, require_other
 
 Name = Literal["minari", "d4rl", "robomimic", "lerobot"]
 _MODULES: dict[str, ModuleType] = {
@@ -58,7 +59,7 @@ def dataset(argv: list[str]) -> None:
 
 
 def _export(config: ExportConfig) -> None:
-    _require_other(config.data, config.out)
+    require_other(config.out, [config.data])
     found = load_dataset(config.data)
     left_out = _MODULES[config.format].write(found, config.data, config.out)
     print(
@@ -70,7 +71,7 @@ def _export(config: ExportConfig) -> None:
 
 
 def _import(config: ImportConfig) -> None:
-    _require_other(config.path, config.out)
+    require_file(config.out, [config.path])
     robot = load_robot(config.robot) if config.robot is not None else None
     if not config.path.exists():
         raise InputError(f"{config.path}: no such file or folder")
@@ -84,8 +85,3 @@ def _import(config: ImportConfig) -> None:
         print(f"left out: {what}")
     for sentence in outcome.sentences():
         print(f"note: {sentence}")
-
-
-def _require_other(read: Path, written: Path) -> None:
-    if read.resolve() == written.resolve():
-        raise InputError(f"--out {written}: is the file to read")

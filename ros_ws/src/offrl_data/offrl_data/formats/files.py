@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,9 +107,8 @@ def beside(out: Path, folder: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error}") from error
     finally:
-        if work.is_dir():
-            shutil.rmtree(work)
-        work.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing could be written
+            shutil.rmtree(work) if work.is_dir() else work.unlink()
 
 
 def _sync(path: Path) -> None:
