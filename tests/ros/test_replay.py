@@ -64,7 +64,7 @@ def test_a_drive_over_dds_is_decided_again_to_the_bit(
     probe.feed(2.0)
     probe.feed(0.3, x=2.4)
     assert probe.state == "FALLBACK"
-    probe.feed(0.5)
+    probe.wait_for(lambda: probe.reason.startswith("familiar again"), "calm scores")
     assert probe.call(Trigger, "/policy/reset").success
     probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL after reset")
     probe.spin(0.6)
