@@ -233,7 +233,7 @@ def report(
     table.add_row("IQL: this policy, gated, over DDS", *policy.row())
     stage.console.print(table)
 
-    false_stops = sum(each.first("FALLBACK") is not None for each in nominal)
+    false_stops = sum(each.falls_back for each in nominal)
     gate = Table("gate", "stopped", "time to FALLBACK", "time to standing still")
     gate.add_row("undisturbed: false stops", f"{false_stops} of {len(nominal)}", "", "")
     stops: dict[str, list[tuple[float, float]]] = {}

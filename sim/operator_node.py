@@ -69,6 +69,11 @@ class Drive:
         since = self.report["disturbances"][0]["start"] - self.report["start"]
         return int(since // self.report["period"])
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether the gate fell back once the policy drove, not only until it did."""
+        return self.first("FALLBACK", self.first("NOMINAL") or 0) is not None
+
     def seconds_to_stop(self) -> tuple[float, float] | None:
         """Time from the disturbance to FALLBACK, and to standing still from then on [s]."""
         begun = self.disturbed_at
@@ -129,8 +134,8 @@ class Operator(Node):
         self._changes.append((tick, state))
         if state == "STOP" and self._reset.service_is_ready():
             self._reset.call_async(Trigger.Request())  # between episodes, as an operator would
-        began = state == "NOMINAL" and self._changes[-2:-1] and self._changes[-2][1] == "STOP"
-        if began and self._disturb_at is None:
+        began = state == "NOMINAL" and any(before == "STOP" for _, before in self._changes)
+        if began and self._disturb_at is None:  # after a FALLBACK, once its dwell time is over
             self._disturb_at = tick + round(DISTURB_AFTER * 1e9)
 
     def _on_clock(self, clock: Clock) -> None:
