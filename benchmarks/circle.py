@@ -87,7 +87,7 @@ def figures(drives: list[Drive]) -> dict[str, Any]:
         "standard error": round(float(np.std(returns) / len(returns) ** 0.5), 2),
         "drove to the end": sum(drive.report["success"] for drive in drives),
         "into the wall": sum(drive.report["collided"] for drive in drives),
-        "stopped by the gate": sum(drive.first("FALLBACK") is not None for drive in drives),
+        "stopped by the gate": sum(drive.falls_back for drive in drives),
         "returns": returns,
     }
 
