@@ -82,6 +82,28 @@ def test_a_reset_keeps_the_dwell_time_through_a_failed_check() -> None:
     assert states[-1] is State.NOMINAL
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_reset_begins_the_sums_anew(stopped: bool) -> None:
+    """They are at twice their threshold, from which calm scores take minutes."""
+    gate = Gate(calibration(), GateSettings(dwell=0.5))
+    drive(gate, [(2.0, 0.2)] * 30)
+    if stopped:
+        gate.stop("scan: 0.9 s old")
+    gate.reset()
+    states = drive(gate, [(0.24, 0.2)] * 30, 30 * TICK)
+    assert 10 <= states.index(State.NOMINAL) < 12
+    assert states[-1] is State.NOMINAL
+
+
+def test_a_reset_where_nothing_fell_keeps_the_sums() -> None:
+    gate = Gate(calibration(), GateSettings())
+    states = []
+    for k in range(40):
+        gate.reset()
+        states += drive(gate, [(0.4, 0.2)], k * TICK)
+    assert states.index(State.FALLBACK) == 26
+
+
 def test_reset_while_unfamiliar_does_not_drive() -> None:
     gate = Gate(calibration(), GateSettings(dwell=0.1))
     drive(gate, [(2.0, 0.2)])

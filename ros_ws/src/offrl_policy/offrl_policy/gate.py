@@ -167,8 +167,13 @@ class Gate:
         self._calm_since = None
 
     def reset(self) -> None:
-        """Release the latch; FALLBACK is left once scores are calm for the dwell time."""
+        """Release the latch; FALLBACK is left once scores are calm for the dwell time.
+
+        What led to it is dealt with: its sums, which would alarm on for a while, begin anew.
+        """
         self._latched = False
+        if self._fallen:
+            self._cusum.reset()
 
     def snapshot(self) -> GateState:
         """Return everything that the next step depends on."""
