@@ -109,7 +109,6 @@ class LiveTransforms:
     def __init__(self, store: Typestore) -> None:
         self._reader = TransformReader(store)
         self._fields = FieldReader(TRANSFORM_TYPE, [self._reader], store)
-        self._fields.general.prepare()
         self._buffers: dict[str, dict[str, Buffer[Transforms]]] = {DYNAMIC: {}, STATIC: {}}
 
     def reset(self) -> None:
