@@ -13,6 +13,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
 from offrl_contract import InputError
 from offrl_sim.diffdrive.world import World
+from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
@@ -90,9 +91,9 @@ class Drive:
 class Operator(Node):
     """Watches the gate and the simulator, disturbs episodes, and resets the gate between them."""
 
-    def __init__(self) -> None:
-        super().__init__("operator")
-        self._spinner = SingleThreadedExecutor()
+    def __init__(self, context: Context) -> None:
+        super().__init__("operator", context=context)
+        self._spinner = SingleThreadedExecutor(context=context)
         self._spinner.add_node(self)
         self._changes: list[tuple[int, str]] = []
         self._drives: list[Drive] = []
@@ -154,10 +155,11 @@ class Operator(Node):
 @contextmanager
 def operator() -> Iterator[Operator]:
     """Join ROS 2 as the operator, and leave it."""
-    rclpy.init()
-    node = Operator()
+    context = Context()
+    rclpy.init(context=context)
+    node = Operator(context)
     try:
         yield node
     finally:
         node.destroy_node()
-        rclpy.try_shutdown()
+        rclpy.try_shutdown(context=context)

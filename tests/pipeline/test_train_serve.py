@@ -13,6 +13,7 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install 'offrl[ros]'")
 
+from in_process import policy_node  # noqa: E402
 from offrl_contract import load_robot  # noqa: E402
 from offrl_contract.message_class import message_class  # noqa: E402
 from offrl_contract.sampling import observation_vector, sample_observation  # noqa: E402
@@ -24,7 +25,6 @@ from offrl_policy.controller import Decision  # noqa: E402
 from offrl_policy.node import PolicyNode  # noqa: E402
 from offrl_policy.policy_file import Policy  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from rosbags.rosbag2 import Reader  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
@@ -71,13 +71,16 @@ def spin_until(executor: Any, condition: Callable[[], bool], what: str) -> None:
         executor.spin_once(timeout_sec=0.01)
 
 
-def replay(node: PolicyNode, player: Player, begin: int, ticks: np.ndarray) -> list[Decision]:
+def replay(
+    node: PolicyNode,
+    executor: SingleThreadedExecutor,
+    player: Player,
+    begin: int,
+    ticks: np.ndarray,
+) -> list[Decision]:
     """Play a bag message by message on its own clock; return the node's decision at each tick."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
     executor.add_node(player.node)
-    node.trigger_configure()
-    assert node.controller is not None, node.failure
+    assert node.controller is not None
     received: list[str] = []
     push = node.controller.push
     node.controller.push = lambda topic, *message: (
@@ -120,11 +123,9 @@ def test_node_sees_what_the_converter_wrote(
     player = Player(neato.held_out, robot.topics(signals=False))
     begin = max(int(series[name].stamps[0]) for name in ("scan", "twist"))
     ticks = np.arange(begin, player.messages[-1][1], robot.period, dtype=np.int64)
-    given = {"policy": str(neato.policy), "mode": "shadow", "use_sim_time": True}
-    node = PolicyNode(parameter_overrides=[Parameter(k, value=v) for k, v in given.items()])
-    # activated one period before the first tick, where the timer begins to count
-    seen = replay(node, player, begin - robot.period, ticks)
-    node.destroy_node()
+    with policy_node(neato.policy, mode="shadow", use_sim_time=True) as (node, executor):
+        # activated one period before the first tick, where the timer begins to count
+        seen = replay(node, executor, player, begin - robot.period, ticks)
     player.node.destroy_node()
 
     expected = sample_observation(robot, series, ticks)
@@ -183,6 +184,7 @@ def test_running_node_drives_on_the_held_out_bag(neato: Chain) -> None:
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+    executor.shutdown()
     player.node.destroy_node()
     times, commands = np.array([t for t, _ in heard]), np.array([c for _, c in heard])
     low, high = np.array(robot.limits).T

@@ -4,11 +4,8 @@ import time
 from pathlib import Path
 
 import pytest
-import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
-from offrl_policy.node import PolicyNode
-from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
+from in_process import policy_node
 from rosgraph_msgs.msg import Clock
 from support import ROBOT, odometry, write_policy
 
@@ -24,23 +21,19 @@ def test_publish_stamps_tell_how_long_a_message_was_under_way(
     """The node takes a message out of its queue half a second after it was sent."""
     text = ROBOT.replace("rate: 20.0", f"rate: 20.0\nclock: {clock}")
     path = write_policy(tmp_path / "policy.onnx", text=text)
-    node = PolicyNode(parameter_overrides=[Parameter("policy", value=str(path))])
-    try:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    with policy_node(path) as (node, executor):
         probe.wait_for(lambda: probe.heard_by("/odom"), "discovery")
         for _ in range(10):  # the messages that discovery was waited for with
-            rclpy.spin_once(node, timeout_sec=0.05)
+            executor.spin_once(timeout_sec=0.05)
         probe.send("/odom", odometry(0.7), "nav_msgs/msg/Odometry")
         time.sleep(0.5)
         now = node.get_clock().now().nanoseconds
         for _ in range(10):
-            rclpy.spin_once(node, timeout_sec=0.05)
+            executor.spin_once(timeout_sec=0.05)
         assert node.controller is not None
         seen = node.controller.live.observe(now + 10**9).terms["twist"]
         assert seen.values[0, 0] == 0.7
         assert bool(seen.ages[0] < 1_250_000_000) is fresh
-    finally:
-        node.destroy_node()
 
 
 def test_publish_stamps_beside_simulated_time_are_refused(

@@ -11,10 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from in_process import policy_node
 from offrl_policy import commands
 from offrl_policy.node import PolicyNode
-from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from support import write_policy
 
 pytestmark = pytest.mark.ros
@@ -40,11 +39,9 @@ def node(ros: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policy
     """A configured node of the robot diffdrive."""
     text = (ROOT / "robots" / "diffdrive.yaml").read_text()
     path = write_policy(tmp_path_factory.mktemp("policy") / "policy.onnx", text=text)
-    made = PolicyNode(parameter_overrides=[Parameter("policy", value=str(path))])
-    assert made.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    wait_for_graph(made)
-    yield made
-    made.destroy_node()
+    with policy_node(path) as (made, _):
+        wait_for_graph(made)
+        yield made
 
 
 def wait_for_graph(node: PolicyNode) -> None:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import policy_node
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from offrl_policy.node import PolicyNode
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from signing import make_keys
 from std_srvs.srv import SetBool, Trigger
 from support import ROBOT, encode, golden, odometry, scan, write_policy
@@ -219,9 +218,7 @@ def test_shadow_publishes_all_but_the_command_and_engage_starts_it(
 
 def test_activation_begins_at_the_safe_command(policy: Path, ros: None) -> None:  # noqa: ARG001
     """Not at the command that was in force when the node was last active or engaged."""
-    node = PolicyNode(parameter_overrides=[Parameter("policy", value=str(policy))])
-    try:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    with policy_node(policy) as (node, _):
         assert node.controller is not None
         node.controller.limiter.last = np.array([0.8, 0.8])
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
@@ -230,8 +227,6 @@ def test_activation_begins_at_the_safe_command(policy: Path, ros: None) -> None:
         for engaged in (False, True):
             node._on_engage(SetBool.Request(data=engaged), SetBool.Response())
         assert node.controller.limiter.last.tolist() == [0.0, 0.0]
-    finally:
-        node.destroy_node()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
