@@ -219,6 +219,25 @@ def test_reasons_are_the_right_ones(
     assert sentence in said
 
 
+def test_only_the_topic_without_messages_is_named(
+    robot_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commands wait for the first pose, which never comes: they are counted all the same."""
+    bag = tmp_path / "bag.mcap"
+    with bag.open("wb") as stream:
+        writer = McapWriter(stream)
+        writer.start("ros2")
+        text = STORE.generate_msgdef(KIND, ros_version=2)[0].encode()
+        schema = writer.register_schema(KIND, "ros2msg", text)
+        _, cmd = (writer.register_channel(topic, "cdr", schema) for topic in ("/pose", "/cmd"))
+        for k in range(20):
+            writer.add_message(cmd, k * 10**8, b"\0\1\0\0" + bytes(48), 0)
+        writer.finish()
+    said = refused(["convert", bag, "--robot", robot_file, "--out", tmp_path / "d.h5"], capsys)
+    assert "no message on /pose" in said
+    assert "/cmd" not in said
+
+
 def test_no_bags(robot_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = robot_file.with_name("d.h5")
     assert "no bags: give" in refused(["convert", "--robot", robot_file, "--out", out], capsys)

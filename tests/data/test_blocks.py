@@ -70,30 +70,57 @@ def test_blocks_of_real_bags(name: str, bags: Path) -> None:
     assert sum(map(len, found.values())) > 0
 
 
+def write_chunks(path: Path, messages: list[tuple[str, int, float]], size: int) -> Path:
+    """An mcap file of topic, receive time [0.1 s] and linear.x, in chunks of so many bytes."""
+    twist, vector = STORE.types[KIND], STORE.types["geometry_msgs/msg/Vector3"]
+    text = STORE.generate_msgdef(KIND, ros_version=2)[0]
+    with path.open("wb") as stream:
+        writer = Writer(stream, chunk_size=size)
+        writer.start("ros2")
+        schema = writer.register_schema(KIND, "ros2msg", text.encode())
+        topics = ("/goal", "/pose", "/cmd")
+        channels = {name: writer.register_channel(name, "cdr", schema) for name in topics}
+        for topic, k, x in messages:
+            message = twist(vector(x, 0.0, 0.0), vector(0.0, 0.0, 0.0))
+            stamp = k * 100_000_000
+            writer.add_message(channels[topic], stamp, STORE.serialize_cdr(message, KIND), stamp)
+        writer.finish()
+    return path
+
+
+def observed(path: Path, pose: str) -> np.ndarray:
+    """Convert with a goal before the pose, which has other settings."""
+    goal = "{name: goal, topic: /goal, type: geometry_msgs/msg/Twist, field: linear.x, max_age: 60}"
+    text = ROBOT.replace("max_age: 0.15", pose)
+    text = text.replace("observation:", f"observation:\n  - {goal}")
+    convert_bags([path], robot_from_yaml(text, "test"), path.with_suffix(".h5"))
+    return load_dataset(path.with_suffix(".h5")).observations
+
+
 def test_a_goal_long_before_the_first_tick_is_still_in_force(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every message is a block of its own: far more come after the goal than wait for a tick."""
     monkeypatch.setattr(chunked, "_READ_TOGETHER", 1)
-    path = tmp_path / "bag.mcap"
-    twist, vector = STORE.types[KIND], STORE.types["geometry_msgs/msg/Vector3"]
-    text = STORE.generate_msgdef(KIND, ros_version=2)[0]
-    with path.open("wb") as stream:
-        writer = Writer(stream, chunk_size=1)
-        writer.start("ros2")
-        schema = writer.register_schema(KIND, "ros2msg", text.encode())
-        topics = ("/goal", "/pose", "/cmd")
-        channels = {name: writer.register_channel(name, "cdr", schema) for name in topics}
-        sent = [("/goal", 0, 7.0), *(("/cmd", k, 0.1) for k in range(100))]
-        for topic, k, x in [*sent, *(("/pose", k, 1.0) for k in range(90, 100))]:
-            message = twist(vector(x, 0.0, 0.0), vector(0.0, 0.0, 0.0))
-            stamp = k * 100_000_000
-            writer.add_message(channels[topic], stamp, STORE.serialize_cdr(message, KIND), stamp)
-        writer.finish()
-    goal = "{name: goal, topic: /goal, type: geometry_msgs/msg/Twist, field: linear.x, max_age: 60}"
-    text = ROBOT.replace("observation:", f"observation:\n  - {goal}")
-    convert_bags([path], robot_from_yaml(text, "test"), tmp_path / "d.h5")
-    assert (load_dataset(tmp_path / "d.h5").observations[:, 0] == 7.0).all()
+    sent = [("/goal", 0, 7.0), *(("/cmd", k, 0.1) for k in range(100))]
+    sent += [("/pose", k, 1.0) for k in range(90, 100)]
+    path = write_chunks(tmp_path / "bag.mcap", sent, size=1)
+    assert (observed(path, "max_age: 0.15")[:, 0] == 7.0).all()
+
+
+def test_a_history_reaches_back_beyond_the_blocks_that_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block has several poses, and a hundred blocks come before the first goal."""
+    monkeypatch.setattr(chunked, "_READ_TOGETHER", 1)
+    sent = [(topic, k, k / 10) for k in range(600) for topic in ("/pose", "/cmd")]
+    sent += [("/goal", k, 7.0) for k in range(550, 600)]
+    sent.sort(key=lambda message: message[1])
+    path = write_chunks(tmp_path / "bag.mcap", sent, size=1000)
+    seen = observed(path, "max_age: 2.0, history: 500")
+    newest_x = np.arange(550, 550 + len(seen))[:, None] / 10
+    expected_x = newest_x - np.arange(499, -1, -1) / 10
+    np.testing.assert_allclose(seen[:, 1::2], expected_x, atol=1e-4)
 
 
 def test_an_index_that_lies_is_not_believed(make_bag: BagMaker) -> None:

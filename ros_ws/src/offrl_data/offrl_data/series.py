@@ -85,11 +85,15 @@ class BagSeries:
 class _Column:
     """One topic while it is read: stamps of its messages and values of its terms."""
 
-    def __init__(self, decoder: Decoder, clocks: Collection[str], every: bool) -> None:
+    def __init__(
+        self, decoder: Decoder, clocks: Collection[str], every: bool, looks_back: bool
+    ) -> None:
         self.decoder = decoder
         self.clocks = clocks
         self._every = every
         """Whether all messages are decoded: two events between two ticks are two."""
+        self._looks_back = looks_back
+        """Whether a history may ask for what was there before the first tick."""
         self._waiting: list[Batch] = []
         self._waiting_received: list[Times] = []
         self._waiting_bytes = 0
@@ -117,7 +121,7 @@ class _Column:
         for found in stamps.values():
             known = np.zeros_like(found) if phase is None else np.maximum(found, received) - phase
             picked.append(newest_at_ticks(found, known, period))
-        if self._every:
+        if self._every or (self._looks_back and phase is None):
             picked = [np.arange(len(received))]
         rows = picked[0] if len(picked) == 1 else np.unique(np.concatenate([_NONE, *picked]))
         if self.decoder.terms:  # none in a topic of images, which are read later
@@ -281,6 +285,9 @@ def read_series(
         *_episode_terms(robot),
     ]
     events = {topic.topic for topic in robot.episode.topics.values()}
+    stacked = {term.topic for term in robot.observation if term.history > 1}
+    if "" in stacked:  # of a source: action
+        stacked |= {term.topic for term in robot.action}
     for name, type_name in all_topics(robot).items():
         topic = bag.topic(name, type_name)
         store, remark = definitions.of(topic, bag.name)
@@ -289,7 +296,7 @@ def read_series(
         readers = {term.name: TermReader(term, store) for term in mine}
         decoder = Decoder(topic, readers, store)
         clocks = {_clock(robot, term) for term in mine} or {"receive"}
-        columns[name] = _Column(decoder, sorted(clocks), every=name in events)
+        columns[name] = _Column(decoder, sorted(clocks), name in events, name in stacked)
         if decoder.wire == "cdr":
             texts |= definition_texts(store, [type_name])
             hashes |= definition_hashes(store, [type_name])
@@ -322,7 +329,7 @@ def _read(
     """Read a bag into columns; return some tick [ns].
 
     The first tick is when every observation topic has a message. Blocks wait for it, a few at
-    most: of those further back a tick can pick the newest message.
+    most: of those further back a tick can pick the newest message, a history any.
     """
     phase: int | None = None
     unseen = {term.topic for term in robot.observation if term.source == "topic"}
@@ -339,6 +346,8 @@ def _read(
         while waiting and (phase is not None or len(waiting) > _BLOCKS_WAITING):
             old, its_block = waiting.popleft()
             old.take(its_block, phase, robot.period)
+    for column, block in waiting:  # where a topic has no message, and there is no tick
+        column.take(block, None, robot.period)
     for column in columns.values():
         column.decode()
     return first
