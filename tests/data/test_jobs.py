@@ -142,12 +142,20 @@ def test_resume_does_not_trust_parts_of_an_edited_reward_or_definition(
     text = ROBOT.replace("next_pose_0 - pose_0 + 100 * cmd", "python:rewards_of_mine:reward")
     python = robot_from_yaml(text, "test")
 
-    def key(value: int) -> str:
-        (tmp_path / "rewards_of_mine.py").write_text(f"def reward(*_): return {value}")
+    def key(value: int, scale: int = 1) -> str:
+        importing = "from rewards_helpers.deep import near\n"
+        (tmp_path / "rewards_of_mine.py").write_text(f"{importing}def reward(*_): return {value}")
+        (tmp_path / "rewards_helpers" / "scales.py").write_text(f"SCALE = {scale}\n")
         (msgs / "A.msg").write_text("float64 x\n")
         return _Task(python, MessageDefinitions(msgs=tmp_path), False, False).key(bag)
 
+    (tmp_path / "rewards_helpers" / "deep").mkdir(parents=True)
+    (tmp_path / "rewards_helpers" / "deep" / "__init__.py").touch()
+    (tmp_path / "rewards_helpers" / "deep" / "near.py").write_text(
+        "import numpy as np\n\ndef far():\n    from ..scales import SCALE\n    return SCALE\n"
+    )
     assert key(1) == key(1) != key(2)
+    assert key(1) != key(1, scale=2)
     before = key(1)
     (msgs / "A.msg").write_text("float64 y\n")
     assert _Task(python, MessageDefinitions(msgs=tmp_path), False, False).key(bag) != before

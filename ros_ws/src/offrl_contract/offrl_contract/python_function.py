@@ -6,20 +6,19 @@ and the actions (T, a), and returns (T,).
 """
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offrl_contract.errors import InputError, nearest
+from offrl_contract.module_sources import module_sources
 
 Floats = NDArray[np.float64]
 
@@ -50,14 +49,10 @@ class PythonFunction:
             )
         return value
 
-    def source(self) -> bytes:
-        """Return the text of the module, empty where it cannot be found."""
-        try:
-            with _working_directory_on_path():
-                found = importlib.util.find_spec(self.name.partition(":")[0])
-            return Path(found.origin).read_bytes() if found and found.origin else b""
-        except (ImportError, OSError, ValueError):
-            return b""
+    def sources(self) -> dict[str, bytes]:
+        """Return the text by module of its own and of those that this imports."""
+        with _working_directory_on_path():
+            return module_sources(self.name.partition(":")[0])
 
     @cached_property
     def _function(self) -> Callable[..., Any]:

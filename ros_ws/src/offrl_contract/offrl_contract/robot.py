@@ -191,10 +191,10 @@ class Robot(Spec):
         asked |= {name.removeprefix("next_") for name in asked}
         return terms & (asked | {name.rpartition("_")[0] for name in asked})
 
-    def python_sources(self) -> list[bytes]:
-        """Return the text of each module that reward and terminal are in."""
+    def python_sources(self) -> list[dict[str, bytes]]:
+        """Return the text by module of those that reward and terminal are in, and import."""
         rules = (self.reward_rule, self.terminal_rule)
-        return [rule.source() for rule in rules if isinstance(rule, PythonFunction)]
+        return [rule.sources() for rule in rules if isinstance(rule, PythonFunction)]
 
     def _rule(self, text: str, key: str) -> Expression | PythonFunction:
         if not text.startswith(_PYTHON):

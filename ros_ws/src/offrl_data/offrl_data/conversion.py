@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,15 @@ class _Task:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         found = [(file.name, file.stat()) for file in files if file.exists()]
         states = [(name, state.st_size, state.st_mtime_ns) for name, state in found]
+        about = (str(path.absolute()), states, self._settings)
+        return sha256(repr(about).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _settings(self) -> str:
+        """Changes with all that decides, beside the bag, what becomes of it."""
         robot = (self.robot.digest(), self.robot.python_sources())
         settings = (self.definitions.identity, self.strict, self.sim_time, __version__)
-        about = (str(path.absolute()), states, robot, settings)
-        return sha256(repr(about).encode()).hexdigest()[:16]
+        return sha256(repr((robot, settings)).encode()).hexdigest()
 
     def run(self, path: Path, part: Path, advance: Callable[[float], None]) -> BagReport:
         """Convert one bag to a part; one that cannot be used becomes an empty part."""
