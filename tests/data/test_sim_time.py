@@ -123,6 +123,18 @@ def test_a_note_says_how_fast_simulated_time_went(tmp_path: Path) -> None:
     assert not report.losses
 
 
+def test_the_time_before_the_clock_is_no_pause(tmp_path: Path) -> None:
+    """The messages of the first 0.2 s have the time 0, the others times from 40 s on."""
+    path, _ = log(tmp_path / "sim.mcap", slow, simulated, ("/speed", "/cmd", "/clock"))
+    robot = robot_from_yaml(ROBOT.replace("CLOCK", "receive"), "test")
+    (report,) = convert_bags([path], robot, tmp_path / "data.h5", sim_time=True)
+    assert report.seconds == pytest.approx(5.75)
+    assert report.ticks < 60
+    assert "pause longer than 1 s" not in report.dropped
+    assert report.topics[0].longest_gap == pytest.approx(0.05)
+    assert report.topics[0].messages == 120
+
+
 def reset(k: int) -> int:
     """A clock that begins again at step 300."""
     return simulated(k % 300)

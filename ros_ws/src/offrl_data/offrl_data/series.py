@@ -22,6 +22,7 @@ from offrl_data.bags import CLOCK_TOPIC, Bag
 from offrl_data.decoder import Decoder, TransformDecoder
 from offrl_data.growing import Growing
 from offrl_data.message_definitions import MessageDefinitions
+from offrl_data.stamps import Times, ends_of_stretches, newest_at_ticks
 from offrl_data.storage.base import Batch, Block, join
 
 MAX_CLOCK_OFFSET = 1.0
@@ -34,8 +35,6 @@ EPISODE = "episode/"
 PATH = "odometry/path"
 """Name of the series (n, 2) of where the robot was, to look at; there where a topic is odometry."""
 
-Times = NDArray[np.int64]
-Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
 AnyTerm = ObservationTerm | Signal | ActionTerm
 
@@ -70,7 +69,8 @@ class BagSeries:
     tree: Tree
     """Transforms by child frame, where a term asks for a frame."""
     stamps: Times
-    """Receive stamps of messages of these topics [ns], sorted; all that border a pause."""
+    """Receive stamps of messages of these topics [ns], sorted; all that border a pause, and none
+    from before a clock that is followed."""
     phase: int
     """Some tick [ns]."""
     topics: list[TopicReport]
@@ -166,6 +166,12 @@ class _Column:
         """Receive stamps (n,) [ns] of all messages, in the order of the file."""
         return self._received.view
 
+    @property
+    def timed(self) -> Times:
+        """Those of messages that did not come before the clock, when all have the time 0."""
+        timed: Times = self.received[self.received != 0]
+        return timed
+
     def series(self, name: str, clock: Clock, bag: Bag) -> Series:
         """Return a term's samples in order of time, once. Raises InputError for a bad clock."""
         used, stamps = self._used.view, self.received
@@ -219,13 +225,12 @@ class _Column:
         offset = None
         if self.decoder.has_header and len(self._header_offsets):
             offset = float(np.median(self._header_offsets.view)) / 1e9
-        received = self.received
-        gaps = np.diff(received if (np.diff(received) >= 0).all() else np.sort(received))
+        gaps = np.diff(np.sort(self.timed))
         spacing = float(np.median(gaps)) / 1e9 if len(gaps) else 0.0
         return TopicReport(
             topic=self.decoder.topic,
             type_name=self.decoder.type_name,
-            messages=len(received),
+            messages=len(self.received),
             used=len(self._used),
             rate=1.0 / spacing if spacing else 0.0,
             longest_gap=float(gaps.max(initial=0)) / 1e9,
@@ -236,35 +241,6 @@ class _Column:
 
 
 _NONE = np.zeros(0, np.int64)
-
-
-def newest_at_ticks(stamps: Times, known: Times, period: int) -> Rows:
-    """Return the rows that are the newest of those known at some tick.
-
-    Stamps (n,) and when each is known (n,) [ns], the latter counting from any tick; ticks are a
-    period [ns] apart. Of rows with one stamp it is the last. Another block may have newer ones.
-    """
-    ticks = -(-known // period)
-    order = np.arange(len(stamps))
-    if not len(ticks):
-        return order
-    if (np.diff(stamps) < 0).any() or (np.diff(ticks) < 0).any():
-        order = np.lexsort((stamps, ticks))
-        ticks = ticks[order]
-    return np.sort(order[np.append(ticks[1:] != ticks[:-1], True)])
-
-
-def ends_of_stretches(stamps: Times, width: int) -> Times:
-    """Return the first and the last stamp (n,) in each stretch of `width` [ns] that has any.
-
-    A pause longer than twice the width has a stretch without stamps in it: both its ends are kept.
-    """
-    if (np.diff(stamps) < 0).any():
-        stamps = np.sort(stamps)
-    stretch = stamps // max(width, 1)
-    new = np.append(True, stretch[1:] != stretch[:-1])[: len(stamps)]
-    ends: Times = stamps[new | np.append(new[1:], True)[: len(stamps)]]
-    return ends
 
 
 def read_series(
@@ -310,7 +286,7 @@ def read_series(
         if not each.field:
             series[EPISODE + key] = columns[each.topic].rows()
     width = nanoseconds(robot.episode.gap) // 2
-    ends = [ends_of_stretches(column.received, width) for column in columns.values()]
+    ends = [ends_of_stretches(column.timed, width) for column in columns.values()]
     stamps = np.sort(np.concatenate(ends))
     reports = [column.report() for column in columns.values()]
     return BagSeries(series, tree, stamps, phase, reports, remarks, texts, hashes)
