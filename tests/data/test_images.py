@@ -133,6 +133,15 @@ def camera_log(path: Path, kind: str, storage: StoragePlugin) -> Path:
     return path
 
 
+def test_a_png_of_16_bit_is_scaled_to_its_range() -> None:
+    depth = packed(np.array([[0, 1000], [2000, 9000]], np.uint16), "PNG")
+    image = SimpleNamespace(format="16UC1; png compressed", data=depth)
+    found = decode_image(term(type=PACKED, color="gray", range=(0, 2000)), image)
+    assert found[:, :, 0].tolist() == [[0, 128], [255, 255]]
+    with pytest.raises(MalformedMessageError, match="wider than 8 bit need `range`"):
+        decode_image(term(type=PACKED), image)
+
+
 @pytest.mark.parametrize("kind", [PLAIN, PACKED])
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
 def test_each_row_has_the_image_of_its_tick(

@@ -33,6 +33,8 @@ def decode_image(term: ImageTerm, message: Any) -> Pixels:
     """
     if term.type.endswith("/CompressedImage"):
         image = _compressed(message)
+        if image.mode.startswith("I"):  # a PNG of 16 bit, which `convert` would cut off at 255
+            image = Image.fromarray(_scaled(term, np.asarray(image, np.float64)))
     else:
         image = _plain(term, message)
     height, width = term.size
