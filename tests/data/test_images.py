@@ -17,10 +17,12 @@ from offrl_contract.robot import ImageTerm
 from offrl_data.conversion import convert_bags
 from offrl_data.dataset import load_dataset
 from offrl_data.images import decode_image
+from offrl_data.storage import chunked
 from PIL import Image
+from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from .conftest import KIND, ROBOT, STORE
+from .conftest import KIND, ROBOT, STORE, STORE1
 
 PLAIN, PACKED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA = ROBOT + (
@@ -140,6 +142,49 @@ def test_a_png_of_16_bit_is_scaled_to_its_range() -> None:
     assert found[:, :, 0].tolist() == [[0, 128], [255, 255]]
     with pytest.raises(MalformedMessageError, match="wider than 8 bit need `range`"):
         decode_image(term(type=PACKED), image)
+
+
+def two_cameras(path: Path) -> Path:
+    """A pose each 50 ms that counts, and an image that does, of two senders in turn, with pauses.
+
+    Each has a connection of its own, and a chunk holds about 20 poses: some have no image.
+    """
+    types = STORE1.types
+    vector = types["geometry_msgs/msg/Vector3"]
+    header = types["std_msgs/msg/Header"](0, types["builtin_interfaces/msg/Time"](0, 0), "")
+    bag = Writer1(path)
+    bag.chunk_threshold = 1 << 12
+    with bag:
+        topics = {t: bag.add_connection(t, KIND, typestore=STORE1) for t in ("/pose", "/cmd")}
+        cameras = [
+            bag.add_connection("/camera", PLAIN, typestore=STORE1, callerid=f"/camera{n}")
+            for n in range(2)
+        ]
+        for k in range(250):
+            at = 10**11 + k * 50_000_000
+            twist = types[KIND](vector(float(k), 0.0, 0.0), vector(0.0, 0.0, 0.0))
+            for topic in topics.values():
+                bag.write(topic, at, STORE1.serialize_ros1(twist, KIND))
+            if k % 80 < 30:
+                image = types[PLAIN](header, 1, 1, "mono8", 0, 1, np.array([k], np.uint8))
+                bag.write(cameras[k % 2], at, STORE1.serialize_ros1(image, PLAIN))
+    return path
+
+
+@pytest.mark.parametrize("together", [1 << 23, 3000, 10_000])
+def test_images_of_two_senders(
+    together: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many chunks are read at once, the images are those of their ticks."""
+    monkeypatch.setattr(chunked, "_READ_TOGETHER", together)
+    text = CAMERA.replace("TYPE", PLAIN).replace("[4, 6]", "[1, 1], color: gray")
+    robot = robot_from_yaml(text.replace("next_pose_1 > 0.5", "False"), "test")
+    convert_bags([two_cameras(tmp_path / "bag.bag")], robot, tmp_path / "data.h5")
+    poses = load_dataset(tmp_path / "data.h5").observations[:, 0]
+    with h5py.File(tmp_path / "data.h5") as file:
+        seen = file["images/camera"][:, 0, 0, 0]
+    assert len(seen) > 40
+    assert np.abs(seen - poses).max() <= 3.0  # of max_age
 
 
 @pytest.mark.parametrize("kind", [PLAIN, PACKED])

@@ -184,7 +184,7 @@ def _convert_bag(
     decoded = read_series(bag, robot, definitions, lambda n: advance(n / total if total else 0.0))
     ticks = on_ticks(robot, decoded)
     with ImageFile(robot.images, part) as images:
-        images.read(bag, ticks, definitions)
+        images.read(bag, ticks, definitions, all_topics(robot))
         cut = cut_episodes(robot, ticks, bag.name)
         for episode, (first, last) in zip(cut.episodes, cut.spans, strict=True):
             writer.append(episode)

@@ -1,6 +1,6 @@
 """The images of a bag on their way into the dataset: decoded once each, kept in a file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -32,16 +32,19 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         self._kept: dict[str, NDArray[np.int64]] = {}
         """Messages in the file by term, in order."""
 
-    def read(self, bag: Bag, ticks: Ticks, definitions: MessageDefinitions) -> None:
+    def read(
+        self, bag: Bag, ticks: Ticks, definitions: MessageDefinitions, topics: Collection[str]
+    ) -> None:
         """Decode the images of all ticks; ticks whose image is damaged get a fault.
 
-        Raises OSError where they cannot be written.
+        `topics` are those that the ticks were read of: with others, a storage may put the messages
+        of a topic with two senders in another order. Raises OSError where they cannot be written.
         """
         for term in self._terms:
             sample = ticks.images[term.name]
             shown = sample.faults == Fault.NONE
             wanted = np.unique(sample.values[shown].astype(np.int64))
-            good = self._decode(bag, term, wanted, definitions)
+            good = self._decode(bag, term, wanted, definitions, topics)
             bad = shown & ~np.isin(sample.values[:, 0], good)
             sample.faults[bad] = Fault.NOT_FINITE
             self._kept[term.name] = good
@@ -58,8 +61,8 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         rows = np.searchsorted(self._kept[term.name], messages)
         for begin in range(0, len(rows), _ROWS):
             some = rows[begin : begin + _ROWS]
-            span = self._file[term.name][some[0] : some[-1] + 1]
-            pixels = span[some - some[0]]
+            low, high = int(some.min()), int(some.max())  # two senders' images are not in turn
+            pixels = self._file[term.name][low : high + 1][some - low]
             left = last - first - begin
             yield f"images/{term.name}", pixels[:left]
             yield f"episodes/final_images/{term.name}", pixels[left:]
@@ -70,6 +73,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         term: ImageTerm,
         wanted: NDArray[np.int64],
         definitions: MessageDefinitions,
+        topics: Collection[str],
     ) -> NDArray[np.int64]:
         """Write the wanted messages' images to the file; return those that could be decoded."""
         assert self._file is not None
@@ -85,7 +89,9 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         good: list[int] = []
         problems: list[str] = []
         before = 0
-        for _, block in bag.blocks([term.topic]):
+        for channel, block in bag.blocks(topics):
+            if channel.topic != term.topic:
+                continue
             count = len(block.received)
             for message in wanted[(wanted >= before) & (wanted < before + count)].tolist():
                 raw = block.pick(np.array([message - before])).message(0)
