@@ -25,8 +25,11 @@ episode: {{gap: 1.0, min_length: 3}}
 """  # noqa: E501
 
 
-def log(path: Path, published: np.ndarray, headers: np.ndarray) -> Path:
-    """A speed that counts, received every 50 ms from 100 s on; other publish and header times."""
+def log(path: Path, published: np.ndarray, headers: np.ndarray, senders: int = 1) -> Path:
+    """A speed that counts, received every 50 ms from 100 s on; other publish and header times.
+
+    Several senders take turns, each with a channel of its own.
+    """
     types = STORE.types
     vector = types["geometry_msgs/msg/Vector3"]
     zero = vector(0.0, 0.0, 0.0)
@@ -37,7 +40,10 @@ def log(path: Path, published: np.ndarray, headers: np.ndarray) -> Path:
         for topic, kind in (("/speed", STAMPED), ("/cmd", KIND)):
             text = STORE.generate_msgdef(kind, ros_version=2)[0]
             schema = writer.register_schema(kind, "ros2msg", text.encode())
-            channels[topic] = writer.register_channel(topic, "cdr", schema)
+            channels[topic] = [
+                writer.register_channel(topic, "cdr", schema, metadata={"sender": str(sender)})
+                for sender in range(senders)
+            ]
         for k, (sent, head) in enumerate(zip(published, headers, strict=True)):
             received = 100_000_000_000 + k * 50_000_000
             twist = types[KIND](vector(float(k), 0.0, 0.0), zero)
@@ -45,7 +51,7 @@ def log(path: Path, published: np.ndarray, headers: np.ndarray) -> Path:
             stamped = types[STAMPED](types["std_msgs/msg/Header"](time, ""), twist)
             for topic, kind, message in (("/speed", STAMPED, stamped), ("/cmd", KIND, twist)):
                 raw = bytes(STORE.serialize_cdr(message, kind))
-                writer.add_message(channels[topic], received, raw, int(sent))
+                writer.add_message(channels[topic][k % senders], received, raw, int(sent))
         writer.finish()
     return path
 
@@ -73,6 +79,13 @@ def test_each_clock_times_by_its_own_stamps(tmp_path: Path) -> None:
     by_header, first = speeds(path, "header", tmp_path)
     assert first == pytest.approx(100.05)  # from 99.75
     assert by_header[:3] == [1.0, 3.0, 5.0]
+
+
+@pytest.mark.parametrize("clock", ["receive", "publish", "header"])
+def test_two_senders_of_a_topic_are_one(clock: str, tmp_path: Path) -> None:
+    one = log(tmp_path / "one.mcap", EARLY, RECEIVED - 250_000_000)
+    two = log(tmp_path / "two.mcap", EARLY, RECEIVED - 250_000_000, senders=2)
+    assert speeds(one, clock, tmp_path) == speeds(two, clock, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,8 @@ class _Column:
             raise InputError(
                 f"{where} all {len(stamps)} stamps are {stamps[0] / 1e9:.3f}. {remedy}"
             )
-        backwards = int((np.diff(stamps) < 0).sum())
+        in_turn = stamps[np.argsort(self.received, kind="stable")]  # a file has sender by sender
+        backwards = int((np.diff(in_turn) < 0).sum())
         if backwards:
             raise InputError(f"{where} it goes backwards {backwards} times. {remedy}")
         offset = float(np.median(stamps - self.received)) / 1e9
