@@ -27,6 +27,7 @@ from offrl_data.formats.files import (
     images,
     member,
     new_hdf5,
+    origin_of,
     robot_of,
 )
 from offrl_data.formats.recording import Frames, Recording, flags, matrix, vector
@@ -70,13 +71,15 @@ def _recordings(path: Path, robot: Robot) -> Iterator[Recording]:
         following = columns.pop("next_observations")
         terminals = columns["terminals"]
         starts, stops = _bounds(terminals | columns.pop("timeouts"))
-        known = json.loads(file.attrs.get("offrl_episodes", "{}"))
-        own = len(known.get("source", ())) == len(starts)
+        origins = _origins(file, path)
+        if len(origins) != len(starts):  # rows were added or left out
+            origins = [{}] * len(starts)
         found = images(file.get("infos/images"), len(terminals), f"{path}: infos/images")
         for index, (start, stop) in enumerate(zip(starts, stops, strict=True)):
             part: dict[str, Any] = {
                 name: v if v is None else v[start:stop] for name, v in columns.items()
             }
+            source, stamp = origin_of(origins[index], f"{path.name}: episode {index}")
             observations = part["observations"]
             if following is not None:
                 observations = np.concatenate([observations, following[stop - 1 : stop]])
@@ -86,11 +89,21 @@ def _recordings(path: Path, robot: Robot) -> Iterator[Recording]:
                 actions=part["actions"],
                 rewards=part["rewards"],
                 terminals=part["terminals"],
-                source=known["source"][index] if own else f"{path.name}: episode {index}",
-                stamp=known["stamp"][index] if own else 0,
+                source=source,
+                stamp=stamp,
                 path=part["path"],
                 frames={name: Frames(rows, start) for name, rows in found.items()},
             )
+
+
+def _origins(file: h5py.File, path: Path) -> list[dict[str, Any]]:
+    """Return source and stamp of each episode; none in a file of others. Raises InputError."""
+    try:
+        known = json.loads(file.attrs.get("offrl_episodes", '{"source": [], "stamp": []}'))
+        pairs = zip(known["source"], known["stamp"], strict=True)
+        return [{"source": source, "stamp": stamp} for source, stamp in pairs]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: its entry 'offrl_episodes' is damaged: {error}") from error
 
 
 def _columns(file: h5py.File, path: Path, robot: Robot) -> dict[str, Any]:

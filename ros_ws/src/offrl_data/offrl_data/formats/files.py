@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +64,7 @@ def robot_of(text: str | None, given: Robot | None, path: Path) -> tuple[Robot, 
         content = json.loads(text)
         inside = robot_from_yaml(content["robot"], f"{path.name}: offrl/robot")
         metadata = dict(content["metadata"])
+        metadata["imports"] = list(metadata.get("imports", []))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: its entry 'offrl' is damaged: {error}") from error
     if given is not None:
@@ -187,11 +188,18 @@ def path_of(group: Any, key: str, where: str, robot: Robot) -> Floats | None:
     return matrix(column(group, key, where), 2, f"{where}/{key}", robot)
 
 
-def origin_of(group: Any, otherwise: str) -> tuple[str, int]:
-    """Return bag and stamp of an episode, as an export of ours has them."""
-    source, stamp = group.attrs.get("source"), group.attrs.get("stamp")
-    known = isinstance(source, str) and isinstance(stamp, (int, np.integer))
-    return (source, int(stamp)) if known else (otherwise, 0)
+def origin_of(known: Mapping[str, Any], otherwise: str) -> tuple[str, int]:
+    """Return bag and stamp of an episode, where an export of ours has them; else another name."""
+    source, stamp = known.get("source"), known.get("stamp")
+    if not isinstance(source, str) or not isinstance(stamp, (int, np.integer)):
+        return otherwise, 0
+    whole = _is_text(source) and -(1 << 63) <= stamp < 1 << 63
+    return (source, int(stamp)) if whole else (otherwise, 0)
+
+
+def _is_text(name: str) -> bool:
+    """Whether HDF5 can hold a name."""
+    return "\0" not in name and name == name.encode(errors="replace").decode()
 
 
 def numbered(group: Any, stem: str, where: str) -> list[str]:

@@ -19,7 +19,7 @@ from offrl_contract.errors import nearest
 from offrl_contract.sampling import action_names, observation_names
 
 from offrl_data.dataset import Dataset
-from offrl_data.formats.files import Foreign, beside, envelope, robot_of
+from offrl_data.formats.files import Foreign, beside, envelope, origin_of, robot_of
 from offrl_data.formats.recording import Recording, flags, matrix, vector
 
 _VERSION = "v3.0"
@@ -248,13 +248,16 @@ def _recordings(path: Path, robot: Robot) -> Iterator[Recording]:
         columns = _read(file, (_STATE, _ACTION, _REWARD, _DONE, "episode_index"))
         columns |= _read(file, (_NEXT, _TRUNCATED, _PATH), optional=True)
         episodes = columns["episode_index"]
+        if episodes.dtype.kind not in "iu":
+            raise InputError(f"{file}: episode_index holds {episodes.dtype}, not integers")
         bounds = [0, *(np.flatnonzero(np.diff(episodes)) + 1).tolist(), len(episodes)]
         for start, stop in pairwise(bounds):
             part = {key: values[start:stop] for key, values in columns.items()}
             if len(part["episode_index"]):
                 number = int(part["episode_index"][0])
                 where = f"{path}: episode {number}"
-                source, stamp = known.get(number, (f"{path.name}: episode {number}", 0))
+                otherwise = f"{path.name}: episode {number}"
+                source, stamp = origin_of(known.get(number, {}), otherwise)
                 yield _recording(part, robot, where, source, stamp)
 
 
@@ -279,14 +282,17 @@ def _recording(part: Columns, robot: Robot, where: str, source: str, stamp: int)
     )
 
 
-def _known_episodes(path: Path) -> dict[int, tuple[str, int]]:
+def _known_episodes(path: Path) -> dict[Any, dict[str, Any]]:
     """Return source and stamp by episode, where the table of episodes has them."""
-    known: dict[int, tuple[str, int]] = {}
+    known: dict[Any, dict[str, Any]] = {}
     for file in sorted((path / "meta/episodes").glob("*/*.parquet")):
         columns = _read(file, ("episode_index", "source", "stamp"), optional=True)
         if len(columns) == 3:
             rows = (columns[key].tolist() for key in ("episode_index", "source", "stamp"))
-            known |= {index: (source, stamp) for index, source, stamp in zip(*rows, strict=True)}
+            known |= {
+                index: {"source": source, "stamp": stamp}
+                for index, source, stamp in zip(*rows, strict=True)
+            }
     return known
 
 

@@ -130,7 +130,7 @@ def _recordings(file_path: Path, path: Path, robot: Robot) -> Iterator[Recording
             group, where = file[name], f"{path}: {name}"
             rewards = vector(column(group, "rewards", where), f"{where}/rewards")
             actions = column(group, "actions", where)
-            source, stamp = origin_of(group, f"{path.name}: {name}")
+            source, stamp = origin_of(group.attrs, f"{path.name}: {name}")
             found = images(group.get("infos/images"), len(rewards), f"{where}/infos/images")
             yield Recording(
                 where=where,

@@ -114,8 +114,11 @@ def _recordings(path: Path, robot: Robot) -> Iterator[Recording]:
             observations = terms(member(demo, "obs", where), robot, f"{where}/obs")
             if "next_obs" in demo:
                 following = terms(demo["next_obs"], robot, f"{where}/next_obs")
+                if len(following) != len(observations):
+                    counts = f"{len(following)} rows for {len(observations)} of obs"
+                    raise InputError(f"{where}/next_obs: {counts}")
                 observations = np.concatenate([observations, following[-1:]])
-            source, stamp = origin_of(demo, f"{path.name}: {name}")
+            source, stamp = origin_of(demo.attrs, f"{path.name}: {name}")
             yield Recording(
                 where=where,
                 observations=observations,
