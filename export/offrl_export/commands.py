@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 from offrl_data.dataset import open_dataset
+from offrl_data.output import require_writable
 from offrl_training.run import load_run
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -38,6 +39,7 @@ def export(argv: list[str]) -> None:
     """Run `offrl export`. Raises InputError."""
     config = tyro.cli(ExportConfig, prog="offrl export", args=argv)
     run = load_run(config.run)
+    require_writable(config.out, [config.data, *([config.sign] if config.sign else [])])
     dataset = open_dataset(config.data)
     report = export_policy(
         run, dataset, config.out, config.alpha, config.jumps, config.msgs, config.sign, print

@@ -27,7 +27,6 @@ from offrl_data.columns import Column, pieces
 from offrl_data.dataset import AnyDataset
 from offrl_policy.policy_file import BEFORE, FORMAT, GOLDEN_TOLERANCE, Policy
 from offrl_policy.signature import private_key, seal, sign
-from offrl_training.files import require_writable
 from offrl_training.run import TrainedRun
 from offrl_training.transitions import spread_rows
 
@@ -80,7 +79,6 @@ def export_policy(
         )
     model = Dynamics(run, judged_terms(run.robot, jumps))
     definitions = _definitions(run.robot, dataset, msgs, say)
-    require_writable(out)
     beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         report = _write(run, dataset, model, definitions, beside, alpha, key, say)

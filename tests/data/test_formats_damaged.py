@@ -9,7 +9,7 @@ import pytest
 from offrl_data.dataset import load_dataset
 from pyarrow import parquet
 
-from .datasets import write_dataset
+from .datasets import ROBOT, write_dataset
 from .test_formats import FORMATS, call, export
 
 DAMAGED = ["", "{", "5", "[]", '{"source": 5}', '{"source": ["a"], "stamp": []}']
@@ -64,6 +64,22 @@ def test_lerobot_with_odd_stamps_and_episodes(
     parquet.write_table(table.set_column(at, "episode_index", names), file)
     assert imported(path, "lerobot") == 2
     assert "episode_index holds object, not integers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_import_overwrites_nothing_that_it_reads(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(tmp_path / "data.h5")
+    path, robot = export(tmp_path, name), tmp_path / "rover.yaml"
+    robot.write_text(ROBOT)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    for out in (*files, robot):
+        before = out.read_bytes()
+        words = ("import", path, "--format", name, "--robot", robot, "--out", out)
+        assert call(*words) == 2
+        assert f"--out {out}: is a file to read" in capsys.readouterr().err
+        assert out.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", FORMATS)

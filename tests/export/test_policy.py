@@ -75,7 +75,17 @@ def test_a_file_that_cannot_be_written_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = trained(tmp_path, "nav_msgs/msg/Odometry")
-    told = {tmp_path: "is a folder", tmp_path / "data.h5" / "p.onnx": "cannot be written"}
+    data, key = tmp_path / "data.h5", tmp_path / "key.pem"
+    key.write_text("a private key")
+    told = {
+        tmp_path: "is a folder",
+        data / "p.onnx": "cannot be written",
+        data: "is a file to read",
+        key: "is a file to read",
+    }
+    before = data.read_bytes()
     for out, answer in told.items():
-        assert cli.run([*arguments, "--out", str(out)]) == cli.EXIT_BAD_INPUT
+        command = [*arguments, "--sign", str(key), "--out", str(out)]
+        assert cli.run(command) == cli.EXIT_BAD_INPUT
         assert f"--out {out}: {answer}" in capsys.readouterr().err
+    assert (data.read_bytes(), key.read_text()) == (before, "a private key")

@@ -245,6 +245,7 @@ def test_bad_input_is_told(
         (runs[0], "--data", path, *TINY, "--seed", 2**64): "less than 4294967296",
         (runs[0], "--data", path, *TINY, "--out", path / "in_a_file"): "cannot be written",
         (runs[0], "--data", path, *TINY, "--out", "."): "--out .: is a folder",
+        (runs[0], "--data", path, *TINY, "--out", path): "is a file to read",
     }
     for words, answer in told.items():
         assert evaluate(*words) == 2, words

@@ -11,6 +11,7 @@ import tyro
 from offrl_contract import InputError
 from offrl_contract.robot_file import require_same
 from offrl_data.dataset import load_dataset
+from offrl_data.output import require_writable
 from offrl_data.web_page import write_whole
 from rich.console import Console
 from rich.progress import track
@@ -18,7 +19,6 @@ from rich.table import Table
 
 from offrl_training.evaluation.config import EvaluationConfig
 from offrl_training.evaluation.estimate import Estimates, estimate
-from offrl_training.files import require_writable
 from offrl_training.process import set_up
 from offrl_training.run import TrainedRun, load_run
 
@@ -57,7 +57,7 @@ def evaluate(argv: list[str]) -> None:
         runs[str(path)] = run = load_run(path)
         require_same(run.robot, dataset.robot, f"{path}/robot.yaml", str(command.data))
     if command.out is not None:
-        require_writable(command.out)
+        require_writable(command.out, [command.data])
     policies = {name: run.algorithm.act for name, run in runs.items()}
     watch = partial(track, description="evaluating", disable=not sys.stdout.isatty())
     found = estimate(dataset, policies, config, watch)
