@@ -53,6 +53,7 @@ def test_neato_is_what_the_recordings_need() -> None:
             "episode.stop.feild: unknown key. Did you mean 'field'?",
         ),
         ("topic: /odom", "topic: odom", "topic: 'odom' must begin with a slash"),
+        ("topic: /cmd_vel", "topic: cmd_vel", "topic: 'cmd_vel' must begin with a slash"),
         ("clip: [0.1, 5.0]", "clip: [5.0, 0.1]", "clip: the lower end must be below"),
         ("robot: neato", "robot: [", "not YAML"),
         ("min(next_scan)", "norm(twist - scan)", "reward: '"),
@@ -78,6 +79,15 @@ def test_error_names_place_and_remedy(old: str, new: str, sentence: str) -> None
         robot_from_yaml(NEATO.replace(old, new, 1), "neato.yaml")
     assert sentence in str(error.value)
     assert str(error.value).startswith("neato.yaml: ")
+
+
+def test_a_policy_that_sees_only_its_own_commands_is_refused() -> None:
+    """A log would have no begin: its first tick is when all observed topics have a message."""
+    terms = [line for line in NEATO.splitlines() if "name: scan" not in line]
+    text = "\n".join(line for line in terms if "name: twist" not in line)
+    text = text.replace(robot_from_yaml(NEATO, "a").reward, "cmd_0")
+    with pytest.raises(InputError, match="observation: needs a term that is read from a topic"):
+        robot_from_yaml(text, "neato.yaml")
 
 
 def test_a_robot_may_be_named_by_a_date() -> None:

@@ -130,6 +130,8 @@ class Robot(Spec):
     def _check_names(self) -> "Robot":
         if self.observation_size > MOST:
             raise ValueError(f"observation: {self.observation_size} numbers, more than {MOST}")
+        if all(term.source == "action" for term in self.observation):
+            raise ValueError("observation: needs a term that is read from a topic")
         seen: dict[str, str] = {}
         for group in ("observation", "action", "signals", "images"):
             terms: tuple[Term | ActionTerm | ImageTerm, ...] = getattr(self, group)

@@ -194,7 +194,7 @@ class ActionTerm(Spec):
     @model_validator(mode="after")
     def _check_lengths(self) -> "ActionTerm":
         _check_name(self.name)
-        _check_type(self.type)
+        check_topic(self.topic, self.type)
         for key in ("limits", "safe", "max_rate"):
             value = getattr(self, key)
             if value is not None and len(value) != len(self.field):
@@ -233,6 +233,7 @@ class ImageTerm(Spec):
     @model_validator(mode="after")
     def _check_image(self) -> "ImageTerm":
         _check_name(self.name)
+        check_topic(self.topic, self.type)
         if self.type not in IMAGE_TYPES:
             raise ValueError(f"type: '{self.type}' is none of {', '.join(IMAGE_TYPES)}")
         if self.range and self.range[0] >= self.range[1]:
@@ -268,9 +269,5 @@ def check_topic(topic: str, kind: str) -> None:
     """Raise ValueError for what is no topic, or no type of a message."""
     if not topic.startswith("/"):
         raise ValueError(f"topic: '{topic}' must begin with a slash")
-    _check_type(kind)
-
-
-def _check_type(name: str) -> None:
-    if not _TYPE.fullmatch(name):  # its package is imported
-        raise ValueError(f"type: '{name}' must be package/msg/Name")
+    if not _TYPE.fullmatch(kind):  # its package is imported
+        raise ValueError(f"type: '{kind}' must be package/msg/Name")
