@@ -117,7 +117,7 @@ class Bag(AbstractContextManager["Bag"]):
 
     def blocks(self, names: Collection[str]) -> Iterator[tuple[Channel, Block]]:
         """Yield the messages of some topics, file by file, each in the order of its file."""
-        read, early = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+        read, early, odd = (dict.fromkeys(names, 0) for _ in range(3))
         newest = -_LAST_STAMP
         for storage in self._storages:
             before = newest
@@ -126,8 +126,9 @@ class Bag(AbstractContextManager["Bag"]):
                 continue
             for key, found in storage.blocks(wanted):
                 topic = wanted[key].topic
-                block = self._timed(topic, found)
-                read[topic] += len(block.received)
+                block = _timed(found)
+                read[topic] += len(found.received)
+                odd[topic] += len(found.received) - len(block.received)
                 if self._joined and len(block.received):
                     newest = max(newest, int(block.received.max()))
                     if int(block.received.min()) < before - _SEAM:
@@ -138,6 +139,9 @@ class Bag(AbstractContextManager["Bag"]):
                 if not len(block.received):
                     continue
                 yield wanted[key], _unpacked(block) if self._metadata.by_message else block
+        for name, count in odd.items():
+            if count:
+                self._found.add(f"{name}: {count} messages with impossible stamps", count)
         for name, count in read.items():
             promised = self.topics[name].promised
             if count < promised:
@@ -145,17 +149,6 @@ class Bag(AbstractContextManager["Bag"]):
                 self._found.add(line, promised - count)
         notes = [f"{name}: {n} messages before the clock began" for name, n in early.items() if n]
         self._notes += [note for note in notes if note not in self._notes]
-
-    def _timed(self, topic: str, block: Block) -> Block:
-        """Leave out messages with stamps that no clock shows."""
-        sound = (block.received > -_LAST_STAMP) & (block.received < _LAST_STAMP)
-        if block.published is not None:
-            sound &= (block.published > -_LAST_STAMP) & (block.published < _LAST_STAMP)
-        if sound.all():
-            return block
-        lost = int(np.count_nonzero(~sound))
-        self._found.add(f"{topic}: {lost} messages with impossible stamps", lost)
-        return block.only(np.flatnonzero(sound))
 
     def lose(self, line: str, messages: int) -> None:
         """Note messages that a later stage cannot read."""
@@ -276,6 +269,14 @@ class Bag(AbstractContextManager["Bag"]):
             promised = self._metadata.counts.get(name, promised)
             topics[name] = Topic(name, channels[0].type_name, tuple(channels), promised)
         return topics
+
+
+def _timed(block: Block) -> Block:
+    """Leave out messages with stamps that no clock shows."""
+    sound = (block.received > -_LAST_STAMP) & (block.received < _LAST_STAMP)
+    if block.published is not None:
+        sound &= (block.published > -_LAST_STAMP) & (block.published < _LAST_STAMP)
+    return block if sound.all() else block.only(np.flatnonzero(sound))
 
 
 def _unpacked(block: Block) -> Block:

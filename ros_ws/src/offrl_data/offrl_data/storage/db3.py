@@ -80,17 +80,19 @@ class Db3(Storage):
         except (apsw.Error, ValueError, IndexError):
             yield from self._queried(wanted)
             return
+        damaged = 0
         with closing(pages):
             if lost:
                 self.losses.add(f"{lost} pages of the table are lost, with their messages")
             for rows in pages.rows(leaves):
-                if rows.damaged:
-                    self.losses.add(f"{rows.damaged} rows or pages are damaged", rows.damaged)
+                damaged += rows.damaged
                 for topic in np.unique(rows.first).tolist():
                     if topic in wanted:
                         mine = np.flatnonzero(rows.first == topic)
                         batch = Batch(rows.buffer, rows.starts[mine], rows.sizes[mine])
                         yield topic, Sliced(rows.second[mine], None, batch)
+        if damaged:
+            self.losses.add(f"{damaged} rows or pages are damaged", damaged)
 
     def _queried(self, wanted: Collection[int]) -> Blocks:
         """Ask SQLite for the rows, up to the first that it cannot read."""
