@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from offrl_contract import InputError
 from offrl_contract.counts import ValueCounts
-from offrl_contract.definitions import distro_definitions, noetic_definitions
+from offrl_contract.definitions import distro_definitions, from_texts, noetic_definitions
 from offrl_contract.field_plan import Fields
 from offrl_contract.field_reader import FieldReader
-from offrl_contract.reader import MalformedMessageError, MessageReader, TermReader
+from offrl_contract.reader import MalformedMessageError, MessageReader, TermReader, Wire
 from offrl_contract.robot import Term
 from pydantic import ValidationError
 
@@ -180,6 +180,14 @@ def test_fields_are_the_same_by_layout_and_by_rosbags() -> None:
         assert terms[0].values(by_layout) == [names.index("hip") + 1.0]
         with pytest.raises(MalformedMessageError, match=f"{kind} of {len(raw) - 8} bytes"):
             reader.read(raw[:-8])
+
+
+@pytest.mark.parametrize(("wire", "expected"), [("cdr", 200.0), ("ros1", -56.0)])
+def test_a_byte_has_a_sign_in_ros1_alone(wire: Wire, expected: float) -> None:
+    store = from_texts({"my/msg/A": "byte x"}, "test")
+    reader = TermReader(term(type="my/msg/A", field="x"), store)
+    raw = b"\0\1\0\0\xc8" if wire == "cdr" else b"\xc8"
+    assert FieldReader("my/msg/A", [reader], store, wire).read(raw).columns["x"] == expected
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ Array = NDArray[np.float64]
 _LONGEST_WALK = 4096  # structures or strings in one sequence; longer ones take the general path
 _CDR_HEADER = 4  # bytes, the second of which says the byte order
 _NARROW = 256  # bytes up to which an array counts as small
+_BYTES = {"bool": "uint8", "byte": "uint8", "char": "uint8"}
 _PADDING = 3  # bytes that a middleware may add to the end
 
 
@@ -259,7 +260,9 @@ class _Walk:
             self.texts[path].append(self._guard(begin, end).decode())
 
     def _numbers(self, name: str, count: int, path: str, key: str) -> None:
-        kind = "uint8" if name in ("bool", "byte", "char") else name
+        kind = _BYTES.get(name, name)
+        if name == "byte" and not self._cdr:
+            kind = "int8"  # ROS 1 has it signed
         dtype = np.dtype(f"{self._order}{np.dtype(kind).str[1:]}")
         if count:
             self._align(dtype.itemsize)
