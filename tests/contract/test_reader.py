@@ -207,6 +207,10 @@ def test_a_byte_has_a_sign_in_ros1_alone(wire: Wire, expected: float) -> None:
         ({"type": "sensor_msgs/msg/LaserScan", "field": "ranges"}, "give bins, select or size"),
         ({"type": "sensor_msgs/msg/LaserScan", "field": "range_min", "bins": 3}, "not an array"),
         ({"type": "nav_msgs/msg/Odometry", "field": "header", "yaw": True}, "needs a quaternion"),
+        (
+            {"type": "std_msgs/msg/Float64MultiArray", "field": "data", "select": "hip"},
+            "select needs an array `name` of strings",
+        ),
     ],
 )
 def test_field_that_does_not_fit_is_refused(options: dict[str, object], sentence: str) -> None:

@@ -140,6 +140,10 @@ class TermReader:
         """Fields to read of each message, each a number or an array of numbers."""
         self.same = (_NAMES,) if self._selects else (_FRAME_ID,) if self.framed else ()
         """Text fields that decide where the values are."""
+        if self._selects and not _has_names(store, term.type):
+            raise InputError(
+                f"{where}: select needs an array `name` of strings, {term.type} has none"
+            )
         self._getters = {path: attrgetter(path) for path in self.paths}
 
     def fields(self, message: Message) -> Fields:
@@ -287,6 +291,12 @@ class TermReader:
                 f"{self.term.name}: no '{missing[0]}' in the message.{nearest(missing[0], names)}"
             )
         return [names.index(name) for name in self.term.select]
+
+
+def _has_names(store: Typestore, type_name: str) -> bool:
+    kind: Any = dict(store.fielddefs[type_name][1]).get(_NAMES)
+    array = kind is not None and kind[0] in (Nodetype.ARRAY, Nodetype.SEQUENCE)
+    return array and kind[1][0][0] == Nodetype.BASE and kind[1][0][1][0] == "string"
 
 
 def _resolve(store: Typestore, type_name: str, path: str, where: str) -> Any:
