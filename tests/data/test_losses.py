@@ -62,3 +62,22 @@ def test_impossible_stamps_far_apart(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with Bag(path) as bag:
         received = np.concatenate([block.received for _, block in bag.blocks(["/a"])])
     assert received.tolist() == [k for k in range(40) if k % 10]
+
+
+def test_a_file_that_the_metadata_does_not_name_is_told(make_bag: BagMaker) -> None:
+    first, second = make_bag(drive(2.0), name="one"), make_bag(drive(2.0, 200.0), name="two")
+    (file,) = second.glob("*.mcap")
+    file.rename(first / "one_1.mcap")
+    with Bag(first) as bag:
+        assert bag.notes == ["metadata.yaml does not name one_1.mcap, which is not read"]
+
+
+def test_metadata_that_names_no_file_hides_none(make_bag: BagMaker) -> None:
+    folder = make_bag(drive(2.0))
+    (file,) = folder.glob("*.mcap")
+    metadata = folder / "metadata.yaml"
+    text = metadata.read_text().replace(f"- {file.name}", "")
+    metadata.write_text(text.replace("relative_file_paths:", "relative_file_paths: []"))
+    with Bag(folder) as bag:
+        assert bag.files == [file]
+        assert "metadata.yaml not usable (ValueError: it names no file)" in bag.notes[0]

@@ -198,11 +198,13 @@ class Bag(AbstractContextManager["Bag"]):
         listed = [self.path / name for name in self._metadata.files]
         missing = [file for file in listed if not file.is_file()]
         others = [file for file in there if file not in listed]
+        found = ", ".join(file.name for file in others)
         if not missing:
+            if others:
+                self._notes.append(f"{_METADATA} does not name {found}, which is not read")
             return listed
         if others:
             names = ", ".join(file.name for file in missing)
-            found = ", ".join(file.name for file in others)
             self._notes.append(f"{_METADATA} names {names}, which is not there; {found} is read")
         for file in missing[len(others) :]:
             self._found.add(f"{file.name} is missing")
@@ -299,6 +301,8 @@ def _read_metadata(path: Path) -> _Metadata:
         content = from_yaml(path.read_text())
         information = content["rosbag2_bagfile_information"]
         topics = information["topics_with_message_count"]
+        if not information["relative_file_paths"]:
+            raise ValueError("it names no file")
         return _Metadata(
             files=tuple(Path(name).name for name in information["relative_file_paths"]),
             counts={
