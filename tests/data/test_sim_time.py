@@ -26,9 +26,16 @@ def simulated(k: int) -> int:
 
 
 def log(
-    path: Path, wall: Callable[[int], int], clock: Callable[[int], int], topics: tuple[str, ...]
+    path: Path,
+    wall: Callable[[int], int],
+    clock: Callable[[int], int],
+    topics: tuple[str, ...],
+    begin: int = 20,
 ) -> tuple[Path, list[tuple[int, str, bytes]]]:
-    """A counting speed and commands each 50 ms of simulated time, received by the wall clock."""
+    """A counting speed and commands each 50 ms of simulated time, received by the wall clock.
+
+    The clock is sent from a step on.
+    """
     types = STORE.types
     vector, time = types["geometry_msgs/msg/Vector3"], types["builtin_interfaces/msg/Time"]
     zero = vector(0.0, 0.0, 0.0)
@@ -48,7 +55,7 @@ def log(
             schema = writer.register_schema(TEXTS[topic], "ros2msg", text.encode())
             channels[topic] = writer.register_channel(topic, "cdr", schema)
         for k in range(600):
-            if "/clock" in topics and k >= 20:
+            if "/clock" in topics and k >= begin:
                 send(k, "/clock", types[CLOCK](time(*divmod(clock(k), 10**9))))
             if k % 5 == 0:
                 twist = types[KIND](vector(float(k), 0.0, 0.0), zero)
@@ -133,6 +140,14 @@ def test_the_time_before_the_clock_is_no_pause(tmp_path: Path) -> None:
     assert "pause longer than 1 s" not in report.dropped
     assert report.topics[0].longest_gap == pytest.approx(0.05)
     assert report.topics[0].messages == 120
+
+
+def test_headers_from_before_the_clock_do_not_refuse_it(tmp_path: Path) -> None:
+    """Most of the log is from then, when the receive clock stands at 0."""
+    path, _ = log(tmp_path / "sim.mcap", slow, simulated, ("/speed", "/cmd", "/clock"), begin=400)
+    seen, _, first = rows(path, "header", tmp_path / "sim.h5", sim_time=True)
+    assert first >= 44.0
+    assert seen == [seen[0] + 10.0 * k for k in range(len(seen))]
 
 
 def reset(k: int) -> int:

@@ -215,7 +215,8 @@ class _Column:
         backwards = int((np.diff(in_turn) < 0).sum())
         if backwards:
             raise InputError(f"{where} it goes backwards {backwards} times. {remedy}")
-        offset = float(np.median(stamps - self.received)) / 1e9
+        apart = (stamps - self.received)[self.received != 0]
+        offset = float(np.median(apart)) / 1e9 if len(apart) else 0.0
         if abs(offset) > MAX_CLOCK_OFFSET:
             remedy += " Or --sim-time, for a simulator's log." * (CLOCK_TOPIC in bag.topics)
             raise InputError(f"{where} it is {offset:+.3f} s from the receive clock. {remedy}")
