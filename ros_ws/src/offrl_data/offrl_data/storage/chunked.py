@@ -180,8 +180,8 @@ class ChunkedStorage(Storage, Generic[C]):
                 return [each for one in loaded.apart() for each in self._found(one)]
             (chunk,) = loaded.chunks
             if chunk.indexes:
-                where = f"chunk at byte {chunk.offset}"
-                self.notes.append(f"{where}: index unusable, read record by record")
+                note = f"chunk at byte {chunk.offset}: index unusable, read record by record"
+                self.notes += [note] if note not in self.notes else []
             return self._walked(loaded.buffer.tobytes())
 
     def _by_index(self, loaded: _Loaded[C]) -> list[tuple[int, Sliced]]:
