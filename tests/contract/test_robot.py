@@ -95,6 +95,12 @@ def test_a_robot_may_be_named_by_a_date() -> None:
     assert robot_from_yaml(text, "a").robot == "2024-13-45"
 
 
+@pytest.mark.parametrize("name", ["1.5e3", "+.5", "010", "yes", "10:30", "0x1F", "1e3"])
+def test_a_name_like_a_number_survives_the_file_of_a_dataset(name: str) -> None:
+    robot = robot_from_yaml(NEATO.replace("robot: neato", f"robot: '{name}'"), "a")
+    assert robot_from_yaml(robot.to_yaml(), "b") == robot
+
+
 def test_a_term_named_next_is_scored() -> None:
     text = NEATO.replace("name: twist", "name: next").replace("next_twist_", "next_next_")
     assert "next" in robot_from_yaml(text.replace("min(next_scan)", "next_0"), "a").scored_terms

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import yaml
 
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _NUMBERS = {
     "tag:yaml.org,2002:int": r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)",
     "tag:yaml.org,2002:float": (
@@ -24,8 +23,13 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     }
 
 
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Quotes text that is a number in YAML 1.1, or here."""
+
+
 for _tag, _pattern in _NUMBERS.items():
-    _Loader.add_implicit_resolver(_tag, re.compile(f"(?:{_pattern})$"), list("-+.0123456789"))
+    for _either in (_Loader, _Dumper):
+        _either.add_implicit_resolver(_tag, re.compile(f"(?:{_pattern})$"), list("-+.0123456789"))
 
 
 def from_yaml(text: str) -> Any:
@@ -62,6 +66,6 @@ def _check_keys(node: yaml.Node | None, checked: set[int]) -> None:
 def to_yaml(content: Any) -> str:
     """Return the text of plain values, mappings in their order, lists of numbers on one line."""
     text: str = yaml.dump(
-        content, Dumper=_DUMPER, sort_keys=False, default_flow_style=None, width=100
+        content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100
     )
     return text
