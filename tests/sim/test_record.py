@@ -228,6 +228,15 @@ def test_any_seed_is_recorded_or_refused(tmp_path):
     assert cli.run(["record", "--out", str(tmp_path / "bags"), "--seed", str(10**9), *few]) == 0
 
 
+@pytest.mark.parametrize("name", ["n" * 250, "n" * 300, "file/bags"])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, capsys, name):
+    (tmp_path / "file").touch()
+    words = ["record", "--out", str(tmp_path / name), "--episodes", "1", "--bags", "1"]
+    assert cli.run(words) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
 def test_an_interrupted_recording_leaves_nothing(tmp_path):
     def stop():
         raise KeyboardInterrupt
