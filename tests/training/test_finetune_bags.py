@@ -48,7 +48,7 @@ def gate(level: int) -> object:
     )
 
 
-def write_bag(path: Path, marked: bool = True) -> Path:
+def write_bag(path: Path, marked: bool = True, day: int = 0) -> Path:
     """20 s at 5 Hz; the gate drives from 8 s to 12 s, after a second of caution."""
     vector = STORE.types["geometry_msgs/msg/Vector3"]
     sent = []
@@ -69,7 +69,7 @@ def write_bag(path: Path, marked: bool = True) -> Path:
             for topic, kind in {(topic, kind) for topic, kind, *_ in sent}
         }
         for topic, kind, now, content in sent:
-            stamp = 1_750_000_000 * SECOND + now
+            stamp = (1_750_000_000 + 86_400 * day) * SECOND + now
             writer.write(connections[topic], stamp, STORE.serialize_cdr(content, kind))
     return path
 
@@ -105,6 +105,15 @@ def test_bags_are_learned_from(
     assert float(moved.detach().abs().max()) > 0.0
     assert finetune(trained, out, *asked, "--resume") == 0
     assert checkpoint.steps_of(out) == [100]
+
+
+def test_bags_of_one_name_are_cut_by_their_own_gates(trained: Path, tmp_path: Path) -> None:
+    bags = [write_bag(tmp_path / f"day_{day}" / "drive", day=day) for day in (0, 1)]
+    asked = ["--bags", *bags, "--interventions", "cut"]
+    assert finetune(trained, tmp_path / "out", *asked) == 0
+    new = load_dataset(tmp_path / "out_bags.h5")
+    assert len(new.lengths) == 4, new.lengths
+    assert 0.0 not in new.actions
 
 
 def test_a_dataset_of_new_bags_will_do(trained: Path, make: Make, tmp_path: Path) -> None:
