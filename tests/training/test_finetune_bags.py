@@ -121,6 +121,13 @@ def test_a_dataset_of_new_bags_will_do(trained: Path, make: Make, tmp_path: Path
     assert load_run(tmp_path / "out").step == 100
 
 
+def test_checkpoints_come_by_time(trained: Path, make: Make, tmp_path: Path) -> None:
+    """As in an environment: a kill loses no more than `--save-every`."""
+    out = tmp_path / "out"
+    assert finetune(trained, out, "--bags", make(seed=3), "--save-every", 0) == 0
+    assert checkpoint.steps_of(out) == [98, 99, 100]
+
+
 def test_a_run_may_be_the_working_directory(
     trained: Path,
     make: Make,

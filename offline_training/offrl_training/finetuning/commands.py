@@ -124,7 +124,7 @@ def _on_bags(command: FinetuneCommand, out: Path, offline: RunConfig, robot: Rob
     where = f"{len(new)} new transitions of {len(new.lengths)} episodes"
     _announce(command, made, where, trainer.step)
     with deferred_signals() as caught:
-        fit(trainer, out, lambda _: None, lambda: bool(caught), _say)
+        fit(trainer, out, lambda _: None, lambda: bool(caught), _say, command.save_every)
     print(f"{out}: step {trainer.step} of {last} saved")
     leave(caught)
 
