@@ -8,7 +8,7 @@ from offrl_data.message_definitions import MessageDefinitions
 from offrl_sim.commands import sim
 from offrl_sim.env import TaskEnv
 from offrl_sim.fit.commands import FitConfig, fit, profile_text
-from offrl_sim.fit.estimate import SHARP, conditions
+from offrl_sim.fit.estimate import GRAIN, SHARP, conditions
 from offrl_sim.fit.log import Commands, Stretch, read_log
 from offrl_sim.fit.problem import RUN_IN, base_of, windows_of
 from offrl_sim.fit.replay import NAMES, respond, simulate
@@ -54,7 +54,8 @@ def loaded(bags, task):
 
 def assert_intervals_hold(result, truth):
     assert [each.name for each in result.estimates[: len(NAMES)]] == list(NAMES)
-    for each in result.estimates[: len(NAMES)]:
+    for each, grain in zip(result.estimates, GRAIN, strict=False):
+        assert each.high - each.value >= grain - 1e-9, each
         assert each.reason == "", each
         assert each.low <= truth[each.name] <= each.high, each
         assert each.high - each.low < SHARP[each.name]
@@ -148,6 +149,8 @@ def test_bad_input_is_named(shifted):
         fit(FitConfig((bags,), "RacecarTrack", robot="diffdrive"))
     with pytest.raises(InputError, match="no topic /drive"):
         fit(FitConfig((bags,), "RacecarTrack"))
+    with pytest.raises(InputError, match="--seed -1: must be 0 or more"):
+        fit(FitConfig((bags,), "DiffDriveNav", seed=-1))
 
 
 def test_too_little_motion_is_refused(shifted):

@@ -118,8 +118,9 @@ def estimate(
         given = conditions(fitted.parameters - bias, ground.value if ground.slides else 1.0)
         bias = _bias(base, windows, physics, fitting, fitted, given)
     value = np.clip(fitted.parameters - bias, _LEAST, HIGH)
-    low, high = np.quantile(fitting.replicates(fitted, rng) - bias, (0.025, 0.975), axis=0)
-    low, high = (np.clip(end, _LEAST, HIGH) for end in (low - GRAIN, high + GRAIN))
+    ends = np.quantile(fitting.replicates(fitted, rng) - bias, (0.025, 0.975), axis=0)
+    low, high = np.clip(ends, _LEAST, HIGH)  # widened after that: at an end of the range, too
+    low, high = np.clip(low - GRAIN, _LEAST, HIGH), np.clip(high + GRAIN, _LEAST, HIGH)
     estimates = [
         Estimate(name, float(value[k]), float(low[k]), float(high[k]), float(NOMINAL[k]), "")
         for k, name in enumerate(NAMES)
