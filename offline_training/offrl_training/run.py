@@ -111,7 +111,11 @@ def create_run(
 
 def require_free(run: Path) -> None:
     """Raise InputError where a new run cannot have this folder."""
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    try:
+        taken = run.exists() and (not run.is_dir() or any(run.iterdir()))
+    except OSError as error:
+        raise InputError(f"{run}: cannot be written: {error.strerror}") from error
+    if taken:
         raise InputError(f"{run}: exists and is not empty. Use --resume to continue a run.")
     if run.resolve() == Path.cwd():  # a new run takes the place of an empty folder
         raise InputError(f"{run}: is the working directory. Name a folder in it.")
