@@ -116,6 +116,17 @@ def test_bags_of_one_name_are_cut_by_their_own_gates(trained: Path, tmp_path: Pa
     assert 0.0 not in new.actions
 
 
+def test_a_run_that_is_new_takes_no_bags_of_a_deleted_one(trained: Path, tmp_path: Path) -> None:
+    """Also where `--resume` is given, as in a script that goes on with whatever is there."""
+    out, found = tmp_path / "out", []
+    for day in (0, 1):
+        bag = write_bag(tmp_path / f"bag_{day}", day=day)
+        assert finetune(trained, out, "--bags", bag, "--resume") == 0
+        found.append(load_dataset(tmp_path / "out_bags.h5").sources)
+        shutil.rmtree(out)
+    assert found == [("bag_0",), ("bag_1",)]
+
+
 def test_a_dataset_of_new_bags_will_do(trained: Path, make: Make, tmp_path: Path) -> None:
     assert finetune(trained, tmp_path / "out", "--bags", make(seed=3)) == 0
     assert load_run(tmp_path / "out").step == 100

@@ -18,6 +18,7 @@ from offrl_training.finetuning.curve import draw_curve, require_matplotlib
 from offrl_training.finetuning.driver import Driver
 from offrl_training.finetuning.envs import EnvCrashedError, EnvProcess, EnvRequest
 from offrl_training.finetuning.folder import (
+    SETTINGS,
     check_folder,
     find_dataset,
     finetuned_config,
@@ -111,7 +112,8 @@ def _on_bags(command: FinetuneCommand, out: Path, offline: RunConfig, robot: Rob
     """Finetune on new bags; as in training, there is no environment to evaluate in."""
     config = command.finetuning
     converted = _beside(out, "_bags.h5")
-    new = read_new(command.bags, robot, converted, command.interventions, command.resume)
+    begun = command.resume and (out / SETTINGS).exists()
+    new = read_new(command.bags, robot, converted, command.interventions, begun)
     trainer, made = _trainer(command, offline)
     trainer.sampler = mix(trainer, new, config)
     last = trainer.step + config.steps * config.updates
