@@ -8,7 +8,7 @@ from offrl_data.message_definitions import MessageDefinitions
 from offrl_sim.commands import sim
 from offrl_sim.env import TaskEnv
 from offrl_sim.fit.commands import FitConfig, fit, profile_text
-from offrl_sim.fit.estimate import GRAIN, SHARP, conditions
+from offrl_sim.fit.estimate import GRAIN, SHARP, conditions, estimate
 from offrl_sim.fit.log import Commands, Stretch, read_log
 from offrl_sim.fit.problem import RUN_IN, base_of, windows_of
 from offrl_sim.fit.replay import NAMES, respond, simulate
@@ -161,6 +161,15 @@ def test_too_little_motion_is_refused(shifted):
     short = Stretch(whole.times[first], whole.motion[first], whole.place[first], whole.commands)
     with pytest.raises(InputError, match=r"^2 windows .* in 6 s .*: at least 5 are"):
         windows_of([short], base)
+
+
+def test_a_robot_that_was_commanded_and_never_moved_is_refused(shifted):
+    base, windows, physics = loaded(shifted["DiffDriveNav"], "DiffDriveNav")
+    whole = windows.windows[0].stretch
+    still = Stretch(whole.times, np.zeros_like(whole.motion), whole.place, whole.commands)
+    with pytest.raises(InputError, match="the odometry never changes"):
+        estimate(base, windows_of([still], base), physics, np.random.default_rng(0))
+    physics.close()
 
 
 @pytest.mark.bags
