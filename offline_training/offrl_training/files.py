@@ -12,7 +12,7 @@ def require_writable(out: Path) -> None:
 
     Raises InputError where it could not be written.
     """
-    if out.is_dir():
+    if os.path.isdir(out):
         raise InputError(f"--out {out}: is a folder. Name the file to write.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -134,7 +134,7 @@ def open_run(
     Raises InputError; bad input leaves no folder behind.
     """
     trainer, config = prepare_run(algorithm, settings, dataset, name)
-    if resume and (run / "config.yaml").exists():
+    if resume and os.path.exists(run / "config.yaml"):
         resume_run(run, config, trainer)
     else:
         create_run(run, config, dataset.robot)
@@ -189,7 +189,7 @@ def read_config(run: Path) -> RunConfig:
     try:
         content = from_yaml(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        known = ", ".join(sorted(os.listdir(run))) if run.is_dir() else "no such folder"
+        known = ", ".join(sorted(os.listdir(run))) if os.path.isdir(run) else "no such folder"
         raise InputError(f"{run}: not a run folder: no readable config.yaml ({known})") from error
     if not isinstance(content, dict) or content.get("algorithm") not in ALGORITHMS:
         name = content.get("algorithm") if isinstance(content, dict) else content

@@ -190,6 +190,7 @@ def test_cut_by_hand() -> None:
     ("arguments", "words"),
     [
         ([], ["either --env or --bags"]),
+        (["--bags", "unmarked", "--out", "n" * 300, "--resume"], ["name too long"]),
         (["--bags", "none"], ["none"]),
         (["--bags", "unmarked", "--interventions", "cut"], ["0 topics", "keep"]),
         (["--bags", "data.h5", "--interventions", "cut"], ["no gate topic"]),

@@ -258,6 +258,8 @@ def test_other_settings_are_refused_before_anything_runs(
     assert cli.run(["sweep", str(path), str(file), "--out", str(out)]) == 2
     assert "bc_seed-0: was made otherwise: training.steps is 5, was 4" in capsys.readouterr().err
     assert checkpoint.steps_of(out / "bc_seed-0") == [4]
+    assert cli.run(["sweep", str(path), str(file), "--out", str(tmp_path / ("n" * 300))]) == 2
+    assert "name too long" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The verb `finetune`."""
 
+import os
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -112,7 +113,7 @@ def _on_bags(command: FinetuneCommand, out: Path, offline: RunConfig, robot: Rob
     """Finetune on new bags; as in training, there is no environment to evaluate in."""
     config = command.finetuning
     converted = _beside(out, "_bags.h5")
-    begun = command.resume and (out / SETTINGS).exists()
+    begun = command.resume and os.path.exists(out / SETTINGS)
     new = read_new(command.bags, robot, converted, command.interventions, begun)
     trainer, made = _trainer(command, offline)
     trainer.sampler = mix(trainer, new, config)
