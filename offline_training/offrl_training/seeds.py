@@ -9,7 +9,7 @@ from offrl_data.dataset import AnyDataset
 
 from offrl_training import checkpoint
 from offrl_training.algorithms.base import AlgorithmConfig
-from offrl_training.config import TrainingConfig
+from offrl_training.config import SEEDS, TrainingConfig
 from offrl_training.run import (
     RunConfig,
     create_run,
@@ -38,6 +38,11 @@ def open_seeds(
     if os.path.exists(out / "config.yaml"):
         raise InputError(f"{out}: is a run folder itself; with --seeds it would hold others")
     parameters, training = settings
+    if training.seed + count > SEEDS:
+        last = training.seed + count - 1
+        raise InputError(
+            f"--seeds {count}: the last one is {last}, {SEEDS - 1} the largest allowed"
+        )
     own = [
         training.model_copy(update={"seed": seed})
         for seed in range(training.seed, training.seed + count)
