@@ -129,7 +129,7 @@ def test_a_sweep_that_was_interrupted_goes_on(path: Path, tmp_path: Path) -> Non
              if r["state"] == "finished"}  # fmt: skip
 
     process = start(*arguments)
-    said, _ = process.communicate(timeout=120.0)
+    said, _ = process.communicate(timeout=240.0)
     assert process.returncode == 0, said
     assert f"8 trials, {len(first)} of them finished before" in said
     rows = table(out)
