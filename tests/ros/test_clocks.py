@@ -1,5 +1,7 @@
 """The policy node's clocks over real DDS: publish stamps, simulated time, a clock that jumps."""
 
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -72,3 +74,42 @@ def test_clock_that_jumps_back_stops_with_one_warning(
     probe.feed(2.5)
     assert probe.gates[-1].level == DiagnosticStatus.STALE
     assert probe.gates[-1].message.startswith("no tick for ")
+
+
+SET_BACK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+  int result = real(clock, now);
+  if (clock == CLOCK_REALTIME && access(SWITCH, F_OK) == 0) now->tv_sec -= 3600;
+  return result;
+}
+"""
+
+
+def test_a_system_clock_that_is_set_back_stops_and_goes_on(
+    policy: Path,
+    start_node: NodeStarter,
+    probe: Probe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By an hour, as by NTP: the robot would have driven on by its last command for so long."""
+    compiler = shutil.which("cc") or pytest.skip("no C compiler, for a clock that can be set")
+    source, library, switch = (tmp_path / name for name in ("back.c", "back.so", "switch"))
+    source.write_text(SET_BACK)
+    options = ["-shared", "-fPIC", f'-DSWITCH="{switch}"', "-o", str(library), str(source), "-ldl"]
+    subprocess.run([compiler, *options], check=True)
+    with monkeypatch.context() as patch:
+        patch.setenv("LD_PRELOAD", str(library))
+        start_node(policy)
+    probe.wait_for(lambda: probe.state == "NOMINAL", "NOMINAL")
+    probe.commands.clear()
+    switch.touch()
+    probe.feed(2.0)
+    assert len(probe.commands) > 20  # of 40
+    assert log(tmp_path).count("the clock jumped back") == 1
+    assert probe.state == "NOMINAL"

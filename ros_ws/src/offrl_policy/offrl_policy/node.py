@@ -148,7 +148,9 @@ class PolicyNode(LifecycleNode):
             self._create_backup(given.backup_topic)
         self._add(self.create_service(SetBool, "~/engage", self._on_engage), self.destroy_service)
         self._add(self.create_service(Trigger, "~/reset", self._on_reset), self.destroy_service)
-        self._tick_timer = self.create_timer(1.0 / robot.rate, self._tick)
+        # on wall time by a steady clock: on the system's own, set back, nothing ticks for as long
+        clock = None if self.get_parameter("use_sim_time").value else self._steady
+        self._tick_timer = self.create_timer(1.0 / robot.rate, self._tick, clock=clock)
         self._tick_timer.cancel()
         self._add(self._tick_timer, self.destroy_timer)
         slow = self.create_timer(1.0, self._each_second, clock=self._steady)
