@@ -100,6 +100,31 @@ def test_hold_keeps_the_last_command_then_stops(tmp_path: Path) -> None:
     np.testing.assert_allclose(held[-1].command, [0.0, 0.0])
 
 
+@pytest.mark.parametrize("interruption", ["stale", "collision", "engaged"])
+def test_hold_does_not_drive_off_again_after_a_stop(tmp_path: Path, interruption: str) -> None:
+    """Nor does it hold a command of shadow mode, that nobody was given."""
+    text = ROBOT.replace("max_age: 0.3}", "max_age: 0.3, collision: {range: 0.3, time: 0.5}}", 1)
+    rig = make(tmp_path, text, fallback="hold", hold_time=10.0, blend_time=0.0)
+    rig.ticks(10)
+    ranges = [0.3 if interruption == "collision" else 1.0] * 8
+    if interruption == "stale":
+        stopped = rig.ticks(12, feed=False)[-1]
+    elif interruption == "collision":
+        stopped = [rig.tick(ranges=[1.0 - k / 20] * 8) for k in range(15)][-1]
+    else:
+        for _ in range(20):
+            rig.now += TICK
+            rig.feed()
+            rig.controller.push("/cmd_vel", rig.now, twist(np.array([0.0, 0.0])))
+            rig.controller.tick(rig.now, engaged=False)
+    if interruption != "engaged":
+        assert stopped.state is State.STOP
+        np.testing.assert_array_equal(stopped.command, [0.0, 0.0])
+    decisions = rig.ticks(20, x=4.0, ranges=ranges)
+    assert decisions[-1].state is State.FALLBACK
+    np.testing.assert_array_equal([each.command for each in decisions], np.zeros((20, 2)))
+
+
 def test_topic_passes_a_fresh_backup_through_the_limits_else_stops(tmp_path: Path) -> None:
     rig = make(tmp_path, fallback="topic", blend_time=0.0)
     rig.ticks(10)

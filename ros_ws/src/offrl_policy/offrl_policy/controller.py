@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 Fallback = Literal["stop", "hold", "topic"]
 _STEP = (0.5, 1.5)  # periods between two ticks that the models of a step may judge
 DRIVING = (State.NOMINAL, State.CAUTION)
+STOPPING = ("stop", "brake")
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ class Controller:
             commanded = not other.faults[0]
             self.limiter.follow(other.values[0] if commanded else self._safe)
             self._driver = "another"  # to engage is a hand-over
+            self._last_driven = None
         self._engaged = engaged
         elapsed = 1.0 / robot.rate if self._last_tick is None else (now - self._last_tick) / 1e9
         judged = commanded and _STEP[0] < elapsed * robot.rate < _STEP[1]
@@ -179,10 +181,12 @@ class Controller:
         target = self._target(now, action)
         command = self.limiter.step(target, elapsed)
         state, reason = self.gate.state, self.gate.reason
+        if self._driver == "policy":
+            self._last_driven = (now, command)
+        elif self._driver in STOPPING:  # what drove before is over, and nothing to hold
+            self._last_driven = None
         if self._driver == "brake":  # the gate goes on watching
             state, reason = State.STOP, self._ahead
-        elif state in DRIVING:
-            self._last_driven = (now, command)
         levels = dict(self.gate.levels)
         inputs, self.inputs = self.inputs, Inputs()
         inputs.engaged, inputs.late, inputs.fault = engaged, self.late, self.fault
@@ -288,7 +292,7 @@ class Controller:
             driver, target = "brake", self._safe
         if driver != self._driver:
             self._driver, self._from, self._handed_over = driver, self.limiter.last, now
-        if driver in ("stop", "brake"):  # never slowed down by a blend
+        if driver in STOPPING:  # never slowed down by a blend
             return target
         blend = self.settings.blend_time * 1e9
         share = min((now - self._handed_over) / blend, 1.0) if blend > 0 else 1.0
