@@ -20,7 +20,8 @@ from offrl_policy.record import Inputs, Keyframe, Record, Snapshot, Timed, Value
 
 Array = NDArray[np.float64]
 Fallback = Literal["stop", "hold", "topic"]
-_STEP = (0.5, 1.5)  # periods between two ticks that the models of a step may judge
+SOON, LATE = 0.5, 1.5
+"""Periods after the tick before; between them, the models of a step may judge."""
 DRIVING = (State.NOMINAL, State.CAUTION)
 STOPPING = ("stop", "brake")
 
@@ -170,8 +171,8 @@ class Controller:
             self._last_driven = None
         self._engaged = engaged
         elapsed = 1.0 / robot.rate if self._last_tick is None else (now - self._last_tick) / 1e9
-        judged = commanded and _STEP[0] < elapsed * robot.rate < _STEP[1]
-        if elapsed * robot.rate > _STEP[1]:
+        judged = commanded and SOON < elapsed * robot.rate < LATE
+        if elapsed * robot.rate >= LATE:
             self.gate.restart_dwell()
         self._memory = self.policy.remember(self._memory, self.limiter.last if judged else None)
         self._last_tick = now
@@ -282,7 +283,8 @@ class Controller:
         left_fallback = was is State.FALLBACK and self.gate.state in DRIVING
         self._memory = self.policy.initial_memory if left_fallback else memory
         if self.late >= self.settings.overruns:
-            self.gate.fall_back(f"{self.late} ticks in a row overran")
+            rate = self.policy.robot.rate
+            self.gate.fall_back(f"{self.late} ticks in a row late: too slow for {rate:g} Hz")
         return action.astype(np.float64)
 
     def _target(self, now: int, action: Array) -> Array:

@@ -84,6 +84,8 @@ class PolicyNode(LifecycleNode):
         """Start ticking, in STOP."""
         assert self.controller is not None
         self.controller.stop("just activated")
+        self.controller.late = 0
+        self._statistics = TickStatistics(1.0 / self.controller.policy.robot.rate)
         self._keyframe_due = True
         self.active = True
         self._tick_timer.reset()
@@ -287,8 +289,8 @@ class PolicyNode(LifecycleNode):
         if self.engaged:
             self._publish_command(decision.command)
         self._report(decision, before is None or before.state is not decision.state)
-        late = self._statistics.add(begun, time.perf_counter() - begun, decision.tick)
-        self.controller.late = self.controller.late + 1 if late else 0
+        spent = time.perf_counter() - begun
+        self.controller.late = self._statistics.add(begun, spent, decision.tick)
 
     def _publish_command(self, command: Any) -> None:
         assert self.controller is not None
