@@ -11,7 +11,7 @@ from offrl_policy import policy_file
 from offrl_policy.policy_file import Policy
 from offrl_policy.signature import seal
 from onnx import TensorProto, helper
-from support import write_policy
+from support import calibration, write_policy
 
 Change = Callable[[onnx.ModelProto], object]
 
@@ -79,6 +79,7 @@ def integer_division(model: onnx.ModelProto) -> None:
             lambda m: m.graph.node.append(helper.make_node("Div", ["later"] * 2, ["x"])),
             "Div of int",
         ),
+        (lambda m: node(m, "Conv", group=0), "Conv: group is below 1"),  # ended the process
         (elsewhere, "Tensor: data in another file is not allowed"),
         (subgraph, "Attribute: a subgraph is not allowed"),
         (function, "Model: functions is not allowed"),
@@ -100,6 +101,40 @@ def test_what_is_not_allowed_is_refused(change: Change, sentence: str, tmp_path:
         Policy(changed(tmp_path / "p.onnx", change))
     assert sentence in str(error.value)
     assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("output", ["action", "uncertainty"])
+def test_an_answer_of_another_length_is_refused(output: str, tmp_path: Path) -> None:
+    """One number fewer once twist_0 is above 1: as an action, it commanded both entries."""
+
+    def shorten(model: onnx.ModelProto) -> None:
+        values = {"zero": [0], "axis": [1], "two": [2], "twist": [4], "next": [5]}
+        for name, value in values.items():
+            model.graph.initializer.add(
+                name=name, data_type=TensorProto.INT64, dims=[1], raw_data=np.int64(value).tobytes()
+            )
+        (answers,) = (each for each in model.graph.node if output in each.output)
+        answers.output[0] = "whole"
+        steps = [
+            helper.make_node("Slice", ["observation", "twist", "next", "axis"], ["speed"]),
+            helper.make_node("Floor", ["speed"], ["fewer"]),
+            helper.make_node("Cast", ["fewer"], ["count"], to=TensorProto.INT64),
+            helper.make_node("Squeeze", ["count", "zero"], ["less"]),
+            helper.make_node("Sub", ["two", "less"], ["end"]),
+            helper.make_node("Slice", ["whole", "zero", "end", "axis"], [output]),
+        ]
+        model.graph.node.extend(steps)
+
+    policy = Policy(changed(tmp_path / "p.onnx", shorten))
+    policy.self_check()
+    with pytest.raises(InputError, match=r"answered with .*, expected \(\(1, 2\), \(1, 2\)\)"):
+        policy.run(np.full(8, 1.5, np.float32))
+
+
+def test_a_gate_without_scores_is_refused(tmp_path: Path) -> None:
+    gate = calibration().model_copy(update={"scores": ()}).model_dump_json()
+    with pytest.raises(InputError, match="scores: Tuple should have at least 1 item"):
+        Policy(write_policy(tmp_path / "p.onnx", gate=gate))
 
 
 def test_the_same_file_unchanged_is_allowed(tmp_path: Path) -> None:

@@ -182,6 +182,8 @@ def _check_node(node: Record) -> None:
     for attribute in node["attribute"]:
         if "t" in attribute:
             _check_tensor(attribute["t"])
+        if operator == "Conv" and attribute.get("name") == "group" and attribute.get("i", 0) < 1:
+            raise RuleError("Conv: group is below 1, by which the runtime would divide")
 
 
 def _check_divisions(graph: Record) -> None:
