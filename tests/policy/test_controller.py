@@ -14,6 +14,7 @@ from .rig import ODOMETRY, SECOND, TICK, Rig, twist
 
 CUT = "unpack_from requires a buffer of at least 12 bytes for unpacking 8 bytes at offset 4 (actual buffer size is 7)"  # noqa: E501
 WITHOUT_LAST = ROBOT.replace("  - {name: last_action, source: action}\n", "")
+UNLIMITED = ROBOT.replace("max_rate: [4.0, 8.0], ", "")
 
 
 def make(path: Path, text: str = ROBOT, **settings: Any) -> Rig:
@@ -157,6 +158,20 @@ def test_caution_may_slow_down(tmp_path: Path) -> None:
     slow = rig.ticks(3, x=1.8)[-1]
     assert slow.state is State.CAUTION
     np.testing.assert_allclose(slow.command, [0.2, 0.1])
+
+
+def test_wishes_beyond_the_limits_are_scaled_and_blended_inside_of_them(tmp_path: Path) -> None:
+    """5.0 of at most 1.0 was in CAUTION full speed, and a hand-over a fifth as long."""
+    path = write_policy(tmp_path / "p.onnx", action=(5.0, 0.25), text=UNLIMITED)
+    settings = Settings(caution_scale=0.4, blend_time=1.0, fallback="topic")
+    rig = Rig(Controller(Policy(path), settings))
+    np.testing.assert_allclose(rig.ticks(12)[-1].command, [0.5, 0.125])
+    rig.ticks(20)
+    np.testing.assert_allclose(rig.tick(x=1.8).command, [0.4, 0.1])
+    for _ in range(11):
+        rig.controller.back_up(rig.now, [-5.0, 0.1])
+        driven = rig.tick(x=4.0)
+    np.testing.assert_allclose(driven.command, [0.5 * 0.4 - 0.5, 0.1])
 
 
 def test_late_ticks_in_a_row_fall_back(rig: Rig) -> None:

@@ -123,7 +123,7 @@ class Controller:
         self._told = max(self._told, stamp)
         usable = values.size > 0 and bool(np.isfinite(values).all())
         self.inputs.backup = (stamp, _numbers(values) if usable else ())
-        self._backup = (stamp, values) if usable else None
+        self._backup = (stamp, self.limiter.inside(values)) if usable else None
 
     def stop(self, reason: str) -> None:
         """Go to STOP until the next tick, which drives off from the safe command."""
@@ -285,7 +285,7 @@ class Controller:
         if self.late >= self.settings.overruns:
             rate = self.policy.robot.rate
             self.gate.fall_back(f"{self.late} ticks in a row late: too slow for {rate:g} Hz")
-        return action.astype(np.float64)
+        return self.limiter.inside(action.astype(np.float64))
 
     def _target(self, now: int, action: Array) -> Array:
         """Return what the driver of this state asks for, blended in after a hand-over."""
