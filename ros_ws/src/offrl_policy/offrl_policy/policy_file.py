@@ -118,9 +118,6 @@ class Policy:
             action, uncertainty, *states = self._session.run(self._outputs, inputs)
         except _RUNTIME_ERRORS as error:
             raise InputError(f"{self.path}: cannot be run: {_first_line(error)}") from error
-        shapes = action.shape, uncertainty.shape
-        if shapes != self._shapes:  # the runtime lets others pass
-            raise InputError(f"{self.path}: answered with {shapes}, expected {self._shapes}")
         return Answer(action[0], uncertainty[0], tuple(states))
 
     def remember(self, memory: Memory, command: NDArray[np.float64] | None) -> Memory:
@@ -244,7 +241,6 @@ class Policy:
         if not fixed or sum(map(math.prod, states.values())) > MAX_STATE:
             raise InputError(f"{self.path}: states {states}, allowed {MAX_STATE} numbers in all")
         self._states = {name: tuple(shape) for name, shape in states.items()}
-        self._shapes = tuple(expected["action"]), tuple(expected["uncertainty"])
         self._outputs = ["action", "uncertainty", *(f"next_{name}" for name in states)]
         self._check_golden()
 
