@@ -37,6 +37,8 @@ TEST_SEED = 1_000_000
 """First scenario of the drives; recordings stay far below."""
 _BIN = Path(sys.executable).parent
 _PICTURED = 2
+_SEED_STRIDE = 10_000
+_FIRST_LOG = "01_offrl_record.log"  # every demo has one, and nothing else
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Stage:
 def learn(stage: Stage, config: DemoConfig) -> None:
     """Record, convert, train and export."""
     half = config.episodes // 2
-    first = config.seed * 10_000
+    first = config.seed * _SEED_STRIDE
     stage.run(
         *(
             ("offrl", "record", "--out", f"bags_{part}", "--episodes", half, "--seed", seed)
@@ -257,9 +259,8 @@ def report(
 
 def main(config: DemoConfig) -> None:
     """Run the demo. Raises InputError where a step fails."""
+    check(config)
     out = config.out.resolve()
-    if out.exists() and any(out.iterdir()) and not (out / "logs").is_dir():
-        raise InputError(f"--out {config.out}: exists and holds something else than a demo")
     stage = Stage(out)
     clear(out)
     learn(stage, config)
@@ -270,6 +271,27 @@ def main(config: DemoConfig) -> None:
     figures = report(stage, compared, nominal, disturbed)
     (out / "results.json").write_text(json.dumps(figures, indent=1))
     stage.say(f"picture: {config.out}/drive.png, policy file: {config.out}/policy.onnx")
+
+
+def check(config: DemoConfig) -> None:
+    """Refuse what would end in nothing, or in the place of something else. Raises InputError."""
+    for name, least in (("episodes", 8), ("steps", 2), ("drives", 1), ("disturbed", 1)):
+        if getattr(config, name) < least:
+            raise InputError(f"--{name} {getattr(config, name)}: must be {least} or more")
+    if not 0.0 < config.speed <= 100.0:
+        raise InputError(f"--speed {config.speed:g}: must be above 0 and at most 100")
+    if not 0 <= config.seed * _SEED_STRIDE <= TEST_SEED - config.episodes:
+        raise InputError(
+            f"--seed {config.seed}: must be 0 or more, and small enough that no recording reaches "
+            f"the scenarios of the drives, from {TEST_SEED} on"
+        )
+    first = config.out / "logs" / _FIRST_LOG
+    if config.out.exists() and not first.is_file() and not _is_empty(config.out):
+        raise InputError(f"--out {config.out}: exists and holds something else than a demo")
+
+
+def _is_empty(out: Path) -> bool:
+    return out.is_dir() and not any(out.iterdir())
 
 
 def clear(out: Path) -> None:

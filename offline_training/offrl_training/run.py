@@ -111,7 +111,11 @@ def create_run(
 
 def require_free(run: Path) -> None:
     """Raise InputError where a new run cannot have this folder."""
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    try:
+        taken = run.exists() and (not run.is_dir() or any(run.iterdir()))
+    except OSError as error:
+        raise InputError(f"{run}: cannot be written: {error.strerror}") from error
+    if taken:
         raise InputError(f"{run}: exists and is not empty. Use --resume to continue a run.")
     if run.resolve() == Path.cwd():  # a new run takes the place of an empty folder
         raise InputError(f"{run}: is the working directory. Name a folder in it.")
@@ -130,7 +134,7 @@ def open_run(
     Raises InputError; bad input leaves no folder behind.
     """
     trainer, config = prepare_run(algorithm, settings, dataset, name)
-    if resume and (run / "config.yaml").exists():
+    if resume and os.path.exists(run / "config.yaml"):
         resume_run(run, config, trainer)
     else:
         create_run(run, config, dataset.robot)
@@ -185,7 +189,7 @@ def read_config(run: Path) -> RunConfig:
     try:
         content = from_yaml(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        known = ", ".join(sorted(os.listdir(run))) if run.is_dir() else "no such folder"
+        known = ", ".join(sorted(os.listdir(run))) if os.path.isdir(run) else "no such folder"
         raise InputError(f"{run}: not a run folder: no readable config.yaml ({known})") from error
     if not isinstance(content, dict) or content.get("algorithm") not in ALGORITHMS:
         name = content.get("algorithm") if isinstance(content, dict) else content

@@ -1,5 +1,6 @@
 """The run folders of several seeds that one program trains: `seed_S` for each seed S."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from offrl_data.dataset import AnyDataset
 
 from offrl_training import checkpoint
 from offrl_training.algorithms.base import AlgorithmConfig
-from offrl_training.config import TrainingConfig
+from offrl_training.config import SEEDS, TrainingConfig
 from offrl_training.run import (
     RunConfig,
     create_run,
@@ -34,15 +35,20 @@ def open_seeds(
     Returns their trainers, at one step, with their folders, and the configuration of the first.
     Raises InputError; bad input leaves no folder behind.
     """
-    if (out / "config.yaml").exists():
+    if os.path.exists(out / "config.yaml"):
         raise InputError(f"{out}: is a run folder itself; with --seeds it would hold others")
     parameters, training = settings
+    if training.seed + count > SEEDS:
+        last = training.seed + count - 1
+        raise InputError(
+            f"--seeds {count}: the last one is {last}, {SEEDS - 1} the largest allowed"
+        )
     own = [
         training.model_copy(update={"seed": seed})
         for seed in range(training.seed, training.seed + count)
     ]
     runs = [out / f"seed_{each.seed}" for each in own]
-    known = [run for run in runs if resume and (run / "config.yaml").exists()]
+    known = [run for run in runs if resume and os.path.exists(run / "config.yaml")]
     for run in runs:
         if run not in known:
             require_free(run)
@@ -64,7 +70,7 @@ def _restore(runs: Sequence[Path], trainers: Sequence[Trainer]) -> None:
     A program that was killed as it saved has one more of some seeds than of others; killed as it
     saved for the first time, it begins anew.
     """
-    complete = all((run / "config.yaml").exists() for run in runs)
+    complete = all(os.path.exists(run / "config.yaml") for run in runs)
     steps = [checkpoint.steps_of(run) for run in runs]
     common = set.intersection(*map(set, steps))
     if common:

@@ -179,12 +179,14 @@ def fit(
     on_step: Callable[[int], None],
     stop: Callable[[], bool],
     on_log: OnLog,
+    save_every: float = math.inf,
 ) -> None:
     """Train to the last step, or until `stop()`; either way the last step has a checkpoint.
 
-    Raises InputError where training diverges; no checkpoint holds a policy that is not finite.
+    `save_every` is the longest time between checkpoints [s], but for a step. Raises InputError
+    where training diverges; no checkpoint holds a policy that is not finite.
     """
-    fit_together([(trainer, run)], trainer.advance, on_step, stop, on_log)
+    fit_together([(trainer, run)], trainer.advance, on_step, stop, on_log, save_every)
 
 
 def fit_together(
@@ -193,10 +195,12 @@ def fit_together(
     on_step: Callable[[int], None],
     stop: Callable[[], bool],
     on_log: OnLog,
+    save_every: float = math.inf,
 ) -> None:
     """Do as `fit` with trainers at one step, each in a run folder, that `advance` takes on."""
     trainer, _ = members[0]
     training, started, first = trainer.training, time.perf_counter(), trainer.step
+    saved = started
     with ExitStack() as stack:
         logs = [stack.enter_context(MetricsLog(run, first)) for _, run in members]
         while trainer.step < training.steps and not stop():
@@ -207,8 +211,10 @@ def fit_together(
                 rate = (step - first) / (time.perf_counter() - started)
                 for member, log in zip(members, logs, strict=True):
                     on_log(step, _log(*member, log, rate))
-            if step % training.checkpoint_every == 0 and not last:
+            late = time.perf_counter() - saved >= save_every
+            if (late or step % training.checkpoint_every == 0) and not last:
                 _save(members, logs)
+                saved = time.perf_counter()
             on_step(step)
         if trainer.step > first:
             _save(members, logs)

@@ -5,11 +5,13 @@ else.
 """
 
 from abc import ABC, abstractmethod
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from offrl_contract import Robot
+from offrl_contract import InputError, Robot
+from offrl_contract.errors import nearest
 
 Floats = NDArray[np.float64]
 Vector = NDArray[np.float32]
@@ -40,8 +42,15 @@ def draw_kind(rng: np.random.Generator, shares: dict[K, float]) -> K:
 class Behaviour(ABC, Generic[S]):
     """A driver with noise on the command that is correlated in time."""
 
+    needs: ClassVar[Mapping[str, Sequence[int]]]
+    """Lengths that a term which it looks at may have, by the term's name."""
+
     def __init__(self, robot: Robot, correlation_time: float = 0.5) -> None:
-        """Find the terms in the robot's observation; `correlation_time` is of the noise [s]."""
+        """Find the terms in the robot's observation; `correlation_time` is of the noise [s].
+
+        Raises InputError where one is missing, or of another length.
+        """
+        _require_terms(robot, self.needs)
         self._slices = robot.observation_slices
         self._keep = float(np.exp(-1.0 / (robot.rate * correlation_time)))
         self.begin(np.random.default_rng(0))
@@ -66,3 +75,19 @@ class Behaviour(ABC, Generic[S]):
         spread = np.array(self.skill.noise) * np.sqrt(1.0 - self._keep**2)
         self._noise = self._keep * self._noise + spread * self._rng.normal(size=len(spread))
         return (self.intended(observation) + self._noise).astype(np.float32)
+
+
+def _require_terms(robot: Robot, needs: Mapping[str, Sequence[int]]) -> None:
+    terms = {term.name: term for term in robot.observation}
+    for name, lengths in needs.items():
+        if name not in terms:
+            raise InputError(
+                f"robot '{robot.robot}': has no observation '{name}', by which the recorded driver "
+                f"drives.{nearest(name, terms)}"
+            )
+        if terms[name].history > 1 or terms[name].parts not in lengths:
+            allowed = ", ".join(map(str, lengths))
+            raise InputError(
+                f"robot '{robot.robot}': {name}: the recorded driver takes it without history and "
+                f"with this many values: {allowed}"
+            )

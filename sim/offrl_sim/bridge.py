@@ -17,6 +17,7 @@ import rclpy
 from offrl_contract import InputError, load_robot
 from offrl_contract.errors import nearest
 from offrl_contract.message_class import message_class
+from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -97,7 +98,10 @@ class SimBridge(Node):
             self.get_logger().warning(f"{self._command_topic}: {action.tolist()} is not finite")
 
     def _on_reset(self, seed: Int64) -> None:
-        self._session.begin(seed.data)
+        try:
+            self._session.begin(seed.data)
+        except InputError as error:
+            self.get_logger().warning(f"/sim/reset: {error}")
 
     def _on_disturb(self, kind: String) -> None:
         kinds: tuple[DisturbanceKind, ...] = get_args(DisturbanceKind)
@@ -138,7 +142,7 @@ def main() -> int:
         run(bridge, stopped)
         signal.alarm(_LONGEST_END)
         bridge.close()
-    except InputError as error:
+    except (InputError, ParameterException) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     finally:

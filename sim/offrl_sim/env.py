@@ -4,7 +4,7 @@ The observation is what the robot's own sampler makes of the messages that the s
 publishes, and the reward is the robot file's: nothing is defined twice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from offrl_contract import InputError, Robot, load_robot
 
 from offrl_sim.profile import SimProfile, load_profile
 from offrl_sim.scoring import Scorer, Seen
-from offrl_sim.simulation import EPOCH, Delivery
+from offrl_sim.simulation import EPOCH, Delivery, Sensor
 from offrl_sim.tasks import find_task
 
 Vector = NDArray[np.float32]
@@ -42,14 +42,17 @@ class TaskEnv(gymnasium.Env[Vector, Vector]):
     ) -> None:
         """Build the simulation of a task, with its own robot file unless another is given.
 
-        The profile may be a file's path. Raises InputError.
+        The profile may be a file's path. Raises InputError, also for one whose delays let an
+        observation become older than the robot file's `max_age`.
         """
         self.task = find_task(task)
         self.robot = load_robot(robot or self.task.robot)
         if isinstance(profile, Path | str):
             profile = load_profile(Path(profile))
-        self.delay = (profile or SimProfile()).longest_delay
+        profile = profile or SimProfile()
+        self.delay = profile.longest_delay
         """Longest time from a command to when its effect is seen, by the profile [s]."""
+        _require_fresh(self.robot, profile, self.task.simulation.sensors)
         self.simulation = self.task.simulate(self.robot, profile)
         self._scorer = Scorer(self.robot)
         self.listener: Callable[[Delivery], None] | None = None
@@ -146,6 +149,23 @@ class TaskEnv(gymnasium.Env[Vector, Vector]):
             "success": success,
             "collided": self.simulation.collided,
         }
+
+
+def _require_fresh(robot: Robot, profile: SimProfile, sensors: Iterable[Sensor]) -> None:
+    """Refuse delays after which the next message of a sensor would come too late.
+
+    What is measured at an episode's first moment is not delayed. Raises InputError.
+    """
+    late = profile.observation_latency[1] + profile.observation_jitter[1]
+    silence = {each.topic: late + (2 if each.loss else 1) / each.rate for each in sensors}
+    for term in robot.observation:
+        age = silence.get(term.topic, 0.0)
+        if late and age > term.max_age:
+            raise InputError(
+                f"profile: observation_latency and observation_jitter: with up to {late:g} s, "
+                f"{term.name} of robot '{robot.robot}' is up to {age:.2g} s old; its max_age is "
+                f"{term.max_age:g} s"
+            )
 
 
 def _vector(seen: Seen) -> Vector:

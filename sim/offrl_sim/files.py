@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from offrl_contract import InputError
@@ -22,4 +22,5 @@ def whole(file: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{file}: cannot be written: {error.strerror}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # a name that could not be written cannot be removed either
+            beside.unlink(missing_ok=True)

@@ -117,7 +117,7 @@ def record_bags(
     """
     if not 1 <= bags <= episodes:
         raise InputError(f"--bags {bags}: must be from 1 to the number of episodes ({episodes})")
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"--out {out}: exists already. Give a new directory, or remove this one.")
     beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:

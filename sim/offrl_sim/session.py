@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from offrl_contract import Robot
+from offrl_contract import InputError, Robot
 from offrl_contract.sampling import nanoseconds
 
 from offrl_sim.profile import SimProfile
@@ -72,7 +72,7 @@ class Session:
     def __init__(
         self, task: Task, robot: Robot, seed: int, profile: SimProfile | None = None
     ) -> None:
-        """Begin with scenario `seed`. Raises InputError as `Task.simulate` does."""
+        """Begin with scenario `seed`. Raises InputError as `Task.simulate` and `begin` do."""
         self._robot = robot
         self.simulation = task.simulate(robot, profile)
         self._scorer = Scorer(robot)
@@ -85,7 +85,12 @@ class Session:
         self.simulation.close()
 
     def begin(self, seed: int) -> None:
-        """Begin the episode of scenario `seed` now, in place of the one that runs."""
+        """Begin the episode of scenario `seed` now, in place of the one that runs.
+
+        Raises InputError for a seed below 0, and goes on with the one that runs.
+        """
+        if seed < 0:
+            raise InputError(f"seed: {seed}: must be 0 or more")
         self._seed = seed
         self.simulation.reset(np.random.default_rng(seed), self.now)
         self._scorer.reset()

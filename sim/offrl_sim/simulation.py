@@ -190,9 +190,9 @@ class Simulation(ABC):
 
     @property
     def in_force(self) -> list[float]:
-        """The last command given (a,); the safe one after a bump or a long silence."""
+        """The last command given (a,), as a log has it; the safe one after a long silence."""
         silent = self.elapsed - self._heard_at > self._hold
-        return self._safe if self.collided or silent else self._heard
+        return self._safe if silent else self._heard
 
     def advance(self, until: int) -> list[Delivery]:
         """Simulate up to and including time `until` [ns]; return what arrives, in order."""

@@ -14,6 +14,7 @@ from .rig import ODOMETRY, SECOND, TICK, Rig, twist
 
 CUT = "unpack_from requires a buffer of at least 12 bytes for unpacking 8 bytes at offset 4 (actual buffer size is 7)"  # noqa: E501
 WITHOUT_LAST = ROBOT.replace("  - {name: last_action, source: action}\n", "")
+UNLIMITED = ROBOT.replace("max_rate: [4.0, 8.0], ", "")
 
 
 def make(path: Path, text: str = ROBOT, **settings: Any) -> Rig:
@@ -100,6 +101,31 @@ def test_hold_keeps_the_last_command_then_stops(tmp_path: Path) -> None:
     np.testing.assert_allclose(held[-1].command, [0.0, 0.0])
 
 
+@pytest.mark.parametrize("interruption", ["stale", "collision", "engaged"])
+def test_hold_does_not_drive_off_again_after_a_stop(tmp_path: Path, interruption: str) -> None:
+    """Nor does it hold a command of shadow mode, that nobody was given."""
+    text = ROBOT.replace("max_age: 0.3}", "max_age: 0.3, collision: {range: 0.3, time: 0.5}}", 1)
+    rig = make(tmp_path, text, fallback="hold", hold_time=10.0, blend_time=0.0)
+    rig.ticks(10)
+    ranges = [0.3 if interruption == "collision" else 1.0] * 8
+    if interruption == "stale":
+        stopped = rig.ticks(12, feed=False)[-1]
+    elif interruption == "collision":
+        stopped = [rig.tick(ranges=[1.0 - k / 20] * 8) for k in range(15)][-1]
+    else:
+        for _ in range(20):
+            rig.now += TICK
+            rig.feed()
+            rig.controller.push("/cmd_vel", rig.now, twist(np.array([0.0, 0.0])))
+            rig.controller.tick(rig.now, engaged=False)
+    if interruption != "engaged":
+        assert stopped.state is State.STOP
+        np.testing.assert_array_equal(stopped.command, [0.0, 0.0])
+    decisions = rig.ticks(20, x=4.0, ranges=ranges)
+    assert decisions[-1].state is State.FALLBACK
+    np.testing.assert_array_equal([each.command for each in decisions], np.zeros((20, 2)))
+
+
 def test_topic_passes_a_fresh_backup_through_the_limits_else_stops(tmp_path: Path) -> None:
     rig = make(tmp_path, fallback="topic", blend_time=0.0)
     rig.ticks(10)
@@ -134,11 +160,26 @@ def test_caution_may_slow_down(tmp_path: Path) -> None:
     np.testing.assert_allclose(slow.command, [0.2, 0.1])
 
 
+def test_wishes_beyond_the_limits_are_scaled_and_blended_inside_of_them(tmp_path: Path) -> None:
+    """5.0 of at most 1.0 was in CAUTION full speed, and a hand-over a fifth as long."""
+    path = write_policy(tmp_path / "p.onnx", action=(5.0, 0.25), text=UNLIMITED)
+    settings = Settings(caution_scale=0.4, blend_time=1.0, fallback="topic")
+    rig = Rig(Controller(Policy(path), settings))
+    np.testing.assert_allclose(rig.ticks(12)[-1].command, [0.5, 0.125])
+    rig.ticks(20)
+    np.testing.assert_allclose(rig.tick(x=1.8).command, [0.4, 0.1])
+    for _ in range(11):
+        rig.controller.back_up(rig.now, [-5.0, 0.1])
+        driven = rig.tick(x=4.0)
+    np.testing.assert_allclose(driven.command, [0.5 * 0.4 - 0.5, 0.1])
+
+
 def test_late_ticks_in_a_row_fall_back(rig: Rig) -> None:
     rig.ticks(5)
     rig.controller.late = 3
     late = rig.tick()
-    assert (late.state, late.reason) == (State.FALLBACK, "3 ticks in a row overran")
+    assert late.state is State.FALLBACK
+    assert late.reason == "3 ticks in a row late: too slow for 20 Hz"
 
 
 def test_clock_that_jumps_back_forgets_everything(rig: Rig) -> None:

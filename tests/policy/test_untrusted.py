@@ -10,8 +10,8 @@ from offrl_contract import InputError
 from offrl_policy import policy_file
 from offrl_policy.policy_file import Policy
 from offrl_policy.signature import seal
-from onnx import TensorProto, helper
-from support import write_policy
+from onnx import TensorProto, helper, numpy_helper
+from support import calibration, write_policy
 
 Change = Callable[[onnx.ModelProto], object]
 
@@ -71,14 +71,57 @@ def integer_division(model: onnx.ModelProto) -> None:
     model.graph.node.extend(steps)
 
 
+def as_many_as(model: onnx.ModelProto, source: str, numbers: str, some: str) -> None:
+    """Hand on as many of up to eight `numbers` as twist_0 says, or as a constant does."""
+    values = {"zero": [0], "last": [1], "twist": [4], "next": [5], "constant": [[0, 0, 0, 0, 1]]}
+    for name, value in values.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.int64(value), name))
+    steps = [
+        helper.make_node("Slice", [source, "twist", "next", "last"], ["speed"]),
+        helper.make_node("Cast", ["speed"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Squeeze", ["whole", "zero"], ["end"]),
+        helper.make_node("Slice", [numbers, "zero", "end", "last"], [some]),
+    ]
+    model.graph.node.extend(steps)
+
+
+def empty_once_slow(model: onnx.ModelProto) -> None:
+    """Of no numbers, InstanceNormalization ended the process."""
+    as_many_as(model, "observation", "observation", "some")
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "ones"))
+    model.graph.initializer.append(numpy_helper.from_array(np.int64([1, 1, -1]), "shape"))
+    steps = [
+        helper.make_node("Reshape", ["some", "shape"], ["channel"]),
+        helper.make_node("InstanceNormalization", ["channel", "ones", "ones"], ["more"]),
+    ]
+    model.graph.node.extend(steps)
+
+
+def short_answer(source: str, output: str) -> Change:
+    """One number in place of two commanded both; one score fewer ended the node."""
+
+    def shorten(model: onnx.ModelProto) -> None:
+        (answers,) = (each for each in model.graph.node if output in each.output)
+        answers.output[0] = "all"
+        as_many_as(model, source, "all", output)
+
+    return shorten
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        (empty_once_slow, "Slice of a shape that depends on an input is not allowed"),
+        (short_answer("observation", "action"), "Slice of a shape that depends on an input"),
+        (short_answer("observation", "uncertainty"), "Slice of a shape that depends on an input"),
+        (short_answer("constant", "action"), "'action': [1, 1]"),
+        (short_answer("constant", "uncertainty"), "'uncertainty': [1, 1]"),
         (integer_division, "Div of integers, or of a type that is not known, is not allowed"),
         (
             lambda m: m.graph.node.append(helper.make_node("Div", ["later"] * 2, ["x"])),
             "Div of int",
         ),
+        (lambda m: node(m, "Conv", group=0), "Conv: group is below 1"),  # ended the process
         (elsewhere, "Tensor: data in another file is not allowed"),
         (subgraph, "Attribute: a subgraph is not allowed"),
         (function, "Model: functions is not allowed"),
@@ -100,6 +143,12 @@ def test_what_is_not_allowed_is_refused(change: Change, sentence: str, tmp_path:
         Policy(changed(tmp_path / "p.onnx", change))
     assert sentence in str(error.value)
     assert str(tmp_path) in str(error.value)
+
+
+def test_a_gate_without_scores_is_refused(tmp_path: Path) -> None:
+    gate = calibration().model_copy(update={"scores": ()}).model_dump_json()
+    with pytest.raises(InputError, match="scores: Tuple should have at least 1 item"):
+        Policy(write_policy(tmp_path / "p.onnx", gate=gate))
 
 
 def test_the_same_file_unchanged_is_allowed(tmp_path: Path) -> None:

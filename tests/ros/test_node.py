@@ -229,6 +229,20 @@ def test_activation_begins_at_the_safe_command(policy: Path, ros: None) -> None:
         assert node.controller.limiter.last.tolist() == [0.0, 0.0]
 
 
+def test_a_pause_between_activations_is_not_late(policy: Path, ros: None) -> None:  # noqa: ARG001
+    with policy_node(policy) as (node, _):
+        assert node.controller is not None
+        for _ in range(2):
+            assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+            node._tick()
+            assert node.controller.late == 0
+            time.sleep(0.2)
+            node._tick()
+            assert node.controller.late == 1
+            assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+            time.sleep(0.2)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_publishes_one_safe_command_and_exits_0(
     number: signal.Signals, policy: Path, start_node: NodeStarter, probe: Probe

@@ -38,6 +38,8 @@ def test_a_running_gate_is_tightened_at_once_and_never_loosened(
     assert not set_one(probe, "fallback", "halt")[0]
     assert not set_one(probe, "policy", "other.onnx")[0]
     assert not set_one(probe, "require_signature", True)[0]  # read-only
+    done, reason = set_one(probe, "use_sim_time", True)  # nobody publishes /clock
+    assert (done, "while configured: fixed" in reason) == (False, True)
     probe.feed(0.5)
     assert probe.state == "NOMINAL"
     assert set_one(probe, "caution", 0.1) == (True, "")  # the scores are at 0.1 of theirs

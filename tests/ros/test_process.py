@@ -94,10 +94,21 @@ def test_ticks_that_take_or_come_too_late_are_counted() -> None:
     statistics = TickStatistics(0.05)
     ticks = [(0.01, 0), (0.01, 50), (0.06, 100), (0.01, 150), (0.01, 260), (0.01, 310)]  # s, ms
     late = [statistics.add(0.0, spent, tick * 10**6) for spent, tick in ticks]
-    assert late == [False, False, True, False, True, False]
+    assert late == [0, 0, 1, 0, 1, 0]
     assert statistics.overruns == 2
     assert statistics.silence(0.9) == ""
     assert statistics.silence(2.5) == "no tick for 2.5 s"
+
+
+@pytest.mark.parametrize("gaps", [(95, 95), (76, 76), (95, 5)])  # ms
+def test_ticks_too_far_apart_to_be_judged_are_late(gaps: tuple[int, int]) -> None:
+    """Also where each second one comes at once after it, and makes up for it."""
+    statistics, now = TickStatistics(0.05), 0
+    for gap in gaps * 3:
+        now += gap
+        late = statistics.add(now / 1e3, 0.01, now * 10**6)
+    assert late >= 2
+    assert statistics.add(0.0, 0.01, (now + 50) * 10**6) == 0
 
 
 def test_priority_and_locked_memory_or_the_remedy(

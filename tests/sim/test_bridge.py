@@ -217,11 +217,35 @@ def test_middleware_that_hangs_at_the_end_is_left(environment):
     assert process.wait(20.0) == -signal.SIGALRM
 
 
-def test_bad_parameters_are_refused(environment):
-    bridge = start_bridge(environment, "real_time_factor:=0.0")
+@pytest.mark.parametrize(
+    ("parameter", "sentence"),
+    [
+        ("real_time_factor:=0.0", "error: real_time_factor: 0.0 must be above 0"),
+        ("real_time_factor:=2", "'real_time_factor' to '2' of type 'INTEGER', expecting"),
+        ("seed:=-1", "error: seed: -1: must be 0 or more"),
+    ],
+)
+def test_bad_parameters_are_refused(environment, parameter, sentence):
+    bridge = start_bridge(environment, parameter)
     _, errors = bridge.communicate(timeout=30)
-    assert bridge.returncode == 2
-    assert "real_time_factor" in errors
+    assert bridge.returncode == 2, errors
+    assert sentence in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.usefixtures("ros")
+def test_a_seed_below_0_is_warned_of_and_the_episode_goes_on(capfd):
+    from offrl_sim.bridge import SimBridge
+    from std_msgs.msg import Int64
+
+    bridge = SimBridge()
+    bridge.advance()
+    before = bridge._session.now
+    bridge._on_reset(Int64(data=-5))
+    bridge.advance()
+    assert bridge._session.now > before
+    assert "/sim/reset: seed: -5: must be 0 or more" in capfd.readouterr().err
+    bridge.close()
 
 
 def test_a_message_package_that_is_missing_is_named(environment):

@@ -63,6 +63,8 @@ def test_points_of_the_robot_are_turned_and_moved_by_hand():
         (["RacecarTrack", "--video", "film.avi"], "must end in .gif or .mp4"),
         (["PandaReach", "--picture", "/nowhere/film.png"], "/nowhere/film.png: cannot be written"),
         (["PandaReach", "--picture", "."], ".: cannot be written"),
+        (["PandaReach", "--picture", f"{__file__}/film.png"], "cannot be written: Not a directory"),
+        (["PandaReach", "--picture", f"{'n' * 250}.png"], "cannot be written: File name too long"),
         (["RacecarTrack", "--profile", "/none.yaml"], "/none.yaml"),
     ],
 )

@@ -8,7 +8,7 @@ from offrl_data.message_definitions import MessageDefinitions
 from offrl_sim.commands import sim
 from offrl_sim.env import TaskEnv
 from offrl_sim.fit.commands import FitConfig, fit, profile_text
-from offrl_sim.fit.estimate import SHARP, conditions
+from offrl_sim.fit.estimate import GRAIN, SHARP, conditions, estimate
 from offrl_sim.fit.log import Commands, Stretch, read_log
 from offrl_sim.fit.problem import RUN_IN, base_of, windows_of
 from offrl_sim.fit.replay import NAMES, respond, simulate
@@ -54,7 +54,8 @@ def loaded(bags, task):
 
 def assert_intervals_hold(result, truth):
     assert [each.name for each in result.estimates[: len(NAMES)]] == list(NAMES)
-    for each in result.estimates[: len(NAMES)]:
+    for each, grain in zip(result.estimates, GRAIN, strict=False):
+        assert each.high - each.value >= grain - 1e-9, each
         assert each.reason == "", each
         assert each.low <= truth[each.name] <= each.high, each
         assert each.high - each.low < SHARP[each.name]
@@ -148,6 +149,8 @@ def test_bad_input_is_named(shifted):
         fit(FitConfig((bags,), "RacecarTrack", robot="diffdrive"))
     with pytest.raises(InputError, match="no topic /drive"):
         fit(FitConfig((bags,), "RacecarTrack"))
+    with pytest.raises(InputError, match="--seed -1: must be 0 or more"):
+        fit(FitConfig((bags,), "DiffDriveNav", seed=-1))
 
 
 def test_too_little_motion_is_refused(shifted):
@@ -158,6 +161,15 @@ def test_too_little_motion_is_refused(shifted):
     short = Stretch(whole.times[first], whole.motion[first], whole.place[first], whole.commands)
     with pytest.raises(InputError, match=r"^2 windows .* in 6 s .*: at least 5 are"):
         windows_of([short], base)
+
+
+def test_a_robot_that_was_commanded_and_never_moved_is_refused(shifted):
+    base, windows, physics = loaded(shifted["DiffDriveNav"], "DiffDriveNav")
+    whole = windows.windows[0].stretch
+    still = Stretch(whole.times, np.zeros_like(whole.motion), whole.place, whole.commands)
+    with pytest.raises(InputError, match="the odometry never changes"):
+        estimate(base, windows_of([still], base), physics, np.random.default_rng(0))
+    physics.close()
 
 
 @pytest.mark.bags

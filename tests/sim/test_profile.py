@@ -340,6 +340,28 @@ def test_a_bag_recorded_under_a_profile_says_what_the_environment_said(task, tmp
     list(assert_bags_say_what_the_simulator_said(task, [bag.path], [307, 308], file, shift))
 
 
+@pytest.mark.parametrize(
+    ("task", "settings", "term"),
+    [
+        ("DiffDriveNav", {"observation_latency": [0.0, 0.26]}, "scan of .* 0.31 s old.* 0.3 s"),
+        ("RacecarTrack", {"observation_jitter": 0.3}, "offset of .* 0.4 s old.* 0.3 s"),
+        ("PandaReach", {"observation_latency": 0.5}, "joints of .* 0.52 s old.* 0.2 s"),
+    ],
+)
+def test_delays_that_leave_the_robot_blind_are_refused(task, settings, term):
+    with pytest.raises(InputError, match=term):
+        TaskEnv(task, profile=profile(**settings))
+
+
+def test_the_longest_delay_that_is_taken_leaves_no_robot_blind():
+    env = TaskEnv("DiffDriveNav", profile=profile(observation_latency=0.2, observation_jitter=0.05))
+    for seed in range(3):
+        env.reset(seed=seed)
+        for _ in range(8):
+            env.step(np.zeros(2, np.float32))
+    env.close()
+
+
 def test_an_episode_goes_on_where_the_node_would_stop_for_a_blind_lidar() -> None:
     env = TaskEnv("DiffDriveNav", profile=SimProfile(lidar_dropout=(0.9, 0.9)))
     (scan,) = (term for term in env.robot.observation if term.name == "scan")

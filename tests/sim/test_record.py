@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
-from offrl_contract import InputError, cli
+from offrl_contract import InputError, cli, load_robot
 from offrl_contract.definitions import distro_definitions
 from offrl_data.conversion import convert_bags
 from offrl_data.dataset import load_dataset
@@ -16,6 +16,7 @@ from offrl_sim.evaluate import behaviour_rng, rollout_behaviour
 from offrl_sim.messages import definitions
 from offrl_sim.racecar.simulation import Racecar
 from offrl_sim.record import CARRIED_AFTER, STOPPED, record_bags
+from offrl_sim.tasks import TASKS
 from rosbags.rosbag2 import Reader
 
 EPISODES, SEED = 5, 100
@@ -226,6 +227,36 @@ def test_any_seed_is_recorded_or_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
     few = ["--episodes", "1", "--bags", "1"]
     assert cli.run(["record", "--out", str(tmp_path / "bags"), "--seed", str(10**9), *few]) == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "edits", "sentence"),
+    [
+        ("DiffDriveNav", {"name: scan": "name: lidar", "next_scan": "next_lidar"}, "n 'scan', by"),
+        ("DiffDriveNav", {"bins: 36": "bins: 7"}, "scan: .* values: 1, 2, 3, 4, 5, 6, 9"),
+        ("DiffDriveNav", {"name: goal": "history: 2\n  name: goal"}, "goal: .* without history"),
+        ("RacecarTrack", {"name: curvature": "name: bends"}, "n 'curvature', by"),
+        ("PandaReach", {"name: goal": "name: aim", "next_goal": "next_aim"}, "n 'goal', by"),
+    ],
+)
+def test_a_robot_file_without_what_the_driver_looks_at_is_refused(tmp_path, task, edits, sentence):
+    text = load_robot(TASKS[task].robot).to_yaml()
+    for before, after in edits.items():
+        assert before in text
+        text = text.replace(before, after)
+    file = tmp_path / "robot.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        record(["--task", task, "--robot", str(file), "--out", str(tmp_path / "bags")])
+
+
+@pytest.mark.parametrize("name", ["n" * 250, "n" * 300, "file/bags"])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, capsys, name):
+    (tmp_path / "file").touch()
+    words = ["record", "--out", str(tmp_path / name), "--episodes", "1", "--bags", "1"]
+    assert cli.run(words) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_interrupted_recording_leaves_nothing(tmp_path):

@@ -3,10 +3,14 @@ import json
 import numpy as np
 import pytest
 from offrl_contract import load_robot
+from offrl_data.conversion import convert_bags
+from offrl_data.dataset import load_dataset
 from offrl_sim.diffdrive.picture import Scene, draw_scenes
 from offrl_sim.diffdrive.world import generate_world
 from offrl_sim.profile import SimProfile
+from offrl_sim.record import BagWriter
 from offrl_sim.session import AFTERMATH, PAUSE, Session
+from offrl_sim.simulation import Delivery
 from offrl_sim.tasks import TASKS
 
 TIME_LIMIT = TASKS["DiffDriveNav"].simulation.time_limit
@@ -71,6 +75,33 @@ def test_a_driven_robot_that_stands_still_times_out(session):
     assert len(report.path) == TIME_LIMIT * 10 + 1
     plain = json.loads(json.dumps(report.as_dict()))
     assert plain["seconds"] == pytest.approx(TIME_LIMIT)
+
+
+def test_a_bag_of_a_drive_says_what_the_session_said(session, tmp_path):
+    """Up to the bump, whose tick counts the command that led to it."""
+    simulation = session.simulation
+    topic = simulation.command_topic
+    command = np.array([0.8, 0.9])
+    report, beat = None, session.now
+    with BagWriter(
+        tmp_path / "bag", simulation.published | {topic: simulation.types[topic]}
+    ) as bag:
+        while report is None or session.now < report.start + report.period * len(report.path):
+            if session.now >= beat:
+                session.command(command)
+                message = simulation.command_message(session.now, command.tolist())
+                bag.take(Delivery(topic, session.now, message))
+                beat += 10**8
+            deliveries, ended = session.advance()
+            report = report or ended
+            for delivery in deliveries:
+                bag.take(delivery)
+    assert report.collided
+    convert_bags([tmp_path / "bag"], load_robot("diffdrive"), tmp_path / "drive.h5")
+    said = load_dataset(tmp_path / "drive.h5")
+    assert said.terminals[-1]
+    assert len(said) == len(report.path) - 1
+    assert report.episode_return == pytest.approx(said.rewards.sum(), abs=1e-4)
 
 
 def test_command_that_is_not_finite_is_refused(session):

@@ -239,6 +239,7 @@ def test_bad_input_is_told(
         (runs[0], "--data", tmp_path / "other.h5"): "was made with another robot file",
         (runs[0], "--data", tmp_path / "none.h5"): "no such dataset",
         (tmp_path, "--data", path): "not a run folder",
+        (tmp_path / ("n" * 300), "--data", path): "not a run folder",
         ("--data", path): "one run folder at least",
         (runs[0], "--data", path, "--gamma", 1.0): "gamma",
         (runs[0], "--data", path, "--critics", 1): "critics",
@@ -246,6 +247,7 @@ def test_bad_input_is_told(
         (runs[0], "--data", path, *TINY, "--out", path / "in_a_file"): "cannot be written",
         (runs[0], "--data", path, *TINY, "--out", "."): "--out .: is a folder",
         (runs[0], "--data", path, *TINY, "--out", path): "is a file to read",
+        (runs[0], "--data", path, *TINY, "--out", "n" * 300): "name too long",
     }
     for words, answer in told.items():
         assert evaluate(*words) == 2, words

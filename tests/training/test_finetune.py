@@ -29,7 +29,7 @@ def trained(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data.h5 and a short run of each algorithm that the tests go on with."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "data.h5").write_bytes(make().read_bytes())
-    for name in ("cal_ql", "iql", "td3_bc", "spibb"):
+    for name in ("cal_ql", "iql", "td3_bc", "spibb", "rlpd"):
         assert (
             cli.run(["train", name, str(folder / "data.h5"), "--out", str(folder / name), *SMALL])
             == 0
@@ -166,6 +166,14 @@ def test_an_algorithm_that_counts_its_dataset_is_refused(
 ) -> None:
     assert finetune(trained / "spibb", tmp_path / "out", *QUICK) == cli.EXIT_BAD_INPUT
     assert "spibb" in capsys.readouterr().err
+
+
+def test_ten_critics_are_no_beginning_for_wsrl(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = finetune(trained / "rlpd", tmp_path / "out", *QUICK, "--method", "wsrl")
+    assert code == cli.EXIT_BAD_INPUT
+    assert "of cql, cal_ql or sac, not of rlpd" in capsys.readouterr().err
 
 
 def test_another_dataset_is_refused(

@@ -48,7 +48,7 @@ def gate(level: int) -> object:
     )
 
 
-def write_bag(path: Path, marked: bool = True) -> Path:
+def write_bag(path: Path, marked: bool = True, day: int = 0) -> Path:
     """20 s at 5 Hz; the gate drives from 8 s to 12 s, after a second of caution."""
     vector = STORE.types["geometry_msgs/msg/Vector3"]
     sent = []
@@ -69,7 +69,7 @@ def write_bag(path: Path, marked: bool = True) -> Path:
             for topic, kind in {(topic, kind) for topic, kind, *_ in sent}
         }
         for topic, kind, now, content in sent:
-            stamp = 1_750_000_000 * SECOND + now
+            stamp = (1_750_000_000 + 86_400 * day) * SECOND + now
             writer.write(connections[topic], stamp, STORE.serialize_cdr(content, kind))
     return path
 
@@ -107,9 +107,36 @@ def test_bags_are_learned_from(
     assert checkpoint.steps_of(out) == [100]
 
 
+def test_bags_of_one_name_are_cut_by_their_own_gates(trained: Path, tmp_path: Path) -> None:
+    bags = [write_bag(tmp_path / f"day_{day}" / "drive", day=day) for day in (0, 1)]
+    asked = ["--bags", *bags, "--interventions", "cut"]
+    assert finetune(trained, tmp_path / "out", *asked) == 0
+    new = load_dataset(tmp_path / "out_bags.h5")
+    assert len(new.lengths) == 4, new.lengths
+    assert 0.0 not in new.actions
+
+
+def test_a_run_that_is_new_takes_no_bags_of_a_deleted_one(trained: Path, tmp_path: Path) -> None:
+    """Also where `--resume` is given, as in a script that goes on with whatever is there."""
+    out, found = tmp_path / "out", []
+    for day in (0, 1):
+        bag = write_bag(tmp_path / f"bag_{day}", day=day)
+        assert finetune(trained, out, "--bags", bag, "--resume") == 0
+        found.append(load_dataset(tmp_path / "out_bags.h5").sources)
+        shutil.rmtree(out)
+    assert found == [("bag_0",), ("bag_1",)]
+
+
 def test_a_dataset_of_new_bags_will_do(trained: Path, make: Make, tmp_path: Path) -> None:
     assert finetune(trained, tmp_path / "out", "--bags", make(seed=3)) == 0
     assert load_run(tmp_path / "out").step == 100
+
+
+def test_checkpoints_come_by_time(trained: Path, make: Make, tmp_path: Path) -> None:
+    """As in an environment: a kill loses no more than `--save-every`."""
+    out = tmp_path / "out"
+    assert finetune(trained, out, "--bags", make(seed=3), "--save-every", 0) == 0
+    assert checkpoint.steps_of(out) == [98, 99, 100]
 
 
 def test_a_run_may_be_the_working_directory(
@@ -163,6 +190,7 @@ def test_cut_by_hand() -> None:
     ("arguments", "words"),
     [
         ([], ["either --env or --bags"]),
+        (["--bags", "unmarked", "--out", "n" * 300, "--resume"], ["name too long"]),
         (["--bags", "none"], ["none"]),
         (["--bags", "unmarked", "--interventions", "cut"], ["0 topics", "keep"]),
         (["--bags", "data.h5", "--interventions", "cut"], ["no gate topic"]),

@@ -115,6 +115,8 @@ def test_seeds_that_do_not_fit_are_refused(
     base = ["bc", path, "--steps", 4, *SMALL, "--out", out]
     assert "must be 1 or more" in refused(capsys, *base, "--seeds", 0)
     assert "Leave one of them out" in refused(capsys, *base, "--seeds", 2, "--compile")
+    said = refused(capsys, *base, "--seed", 2**32 - 1, "--seeds", 2)
+    assert "the last one is 4294967296, 4294967295 the largest allowed" in said
     (out / "seed_1").mkdir(parents=True)
     (out / "seed_1" / "thesis.tex").write_text("keep me")
     assert "seed_1: exists and is not empty" in refused(capsys, *base, "--seeds", 2)

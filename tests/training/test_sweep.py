@@ -129,7 +129,7 @@ def test_a_sweep_that_was_interrupted_goes_on(path: Path, tmp_path: Path) -> Non
              if r["state"] == "finished"}  # fmt: skip
 
     process = start(*arguments)
-    said, _ = process.communicate(timeout=120.0)
+    said, _ = process.communicate(timeout=240.0)
     assert process.returncode == 0, said
     assert f"8 trials, {len(first)} of them finished before" in said
     rows = table(out)
@@ -258,6 +258,8 @@ def test_other_settings_are_refused_before_anything_runs(
     assert cli.run(["sweep", str(path), str(file), "--out", str(out)]) == 2
     assert "bc_seed-0: was made otherwise: training.steps is 5, was 4" in capsys.readouterr().err
     assert checkpoint.steps_of(out / "bc_seed-0") == [4]
+    assert cli.run(["sweep", str(path), str(file), "--out", str(tmp_path / ("n" * 300))]) == 2
+    assert "name too long" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

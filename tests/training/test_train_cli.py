@@ -208,6 +208,9 @@ def test_a_full_folder_is_refused_without_resume(
     assert "not empty" in refused(capsys, "bc", path, "--out", tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
     assert "not empty" in refused(capsys, "bc", path, "--out", tmp_path / "thesis.tex")
+    long = tmp_path / ("n" * 300)
+    for more in ([], ["--resume"], ["--seeds", "2"]):
+        assert "name too long" in refused(capsys, "bc", path, "--out", long, *more)
 
 
 def test_resume_refuses_other_settings_and_other_data(

@@ -33,7 +33,7 @@ class CQLConfig(SACConfig):
     temperature: PositiveFloat = 1.0
     """Temperature of the log-sum-exp; in the authors' code, not in the paper."""
     backup_samples: PositiveInt = 1
-    """Actions drawn at s', the best of which is backed up; 10 is the authors' max-target backup."""
+    """Actions drawn at s', the best of which is backed up; 10 is Cal-QL's max-target backup."""
     lagrange_gap: NonNegativeFloat | None = None
     """Gap tau of appendix F [units of Q]: the weight is adapted to keep the penalty near it."""
     warm_start: float = Field(0.04, ge=0.0, le=1.0)

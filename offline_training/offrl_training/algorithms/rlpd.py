@@ -2,8 +2,9 @@
 
 SAC that learns online from scratch with offline data in half of each batch (`offrl finetune
 --method rlpd` mixes them). Settings are those of the authors' code (ikostrikov/rlpd). Deviations:
-the order of updates is that of `sac`; the command takes the target entropy from the run it begins
-with, and makes 1 update per step by default against their 20.
+the order of updates is that of `sac`; the command takes layers, step sizes and target entropy, as
+far as it has them, from the run it begins with, and makes 1 update per step by default against
+their 20.
 """
 
 import copy

@@ -67,15 +67,20 @@ def _convert(bags: list[Path], robot: Robot, out: Path, interventions: Intervent
     if interventions == "keep":
         convert_bags(bags, robot, out)
         return
-    gates = {bag.name: _gate(bag) for bag in bags}
+    gates = [_gate(bag) for bag in bags]
     whole = out.with_name(f".{out.name}.whole")
     try:
-        convert_bags(bags, robot, whole)
+        counts = [report.episodes for report in convert_bags(bags, robot, whole)]
         dataset = load_dataset(whole)
     finally:
         whole.unlink(missing_ok=True)
-    episodes = map(dataset.episode, range(len(dataset.lengths)))
-    parts = [part for each in episodes for part in cut(each, robot.period, gates[each.source])]
+    # By their order: bags of two days may have one name.
+    bag_of = np.repeat(np.arange(len(bags)), counts)
+    parts = [
+        part
+        for index, bag in enumerate(bag_of)
+        for part in cut(dataset.episode(index), robot.period, gates[bag])
+    ]
     if not parts:
         raise InputError("--interventions cut: the gate drove all the time; nothing is left")
     with DatasetWriter(out, robot) as writer:

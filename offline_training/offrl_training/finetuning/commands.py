@@ -1,5 +1,6 @@
 """The verb `finetune`."""
 
+import os
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,7 @@ from offrl_training.finetuning.curve import draw_curve, require_matplotlib
 from offrl_training.finetuning.driver import Driver
 from offrl_training.finetuning.envs import EnvCrashedError, EnvProcess, EnvRequest
 from offrl_training.finetuning.folder import (
+    SETTINGS,
     check_folder,
     find_dataset,
     finetuned_config,
@@ -111,7 +113,8 @@ def _on_bags(command: FinetuneCommand, out: Path, offline: RunConfig, robot: Rob
     """Finetune on new bags; as in training, there is no environment to evaluate in."""
     config = command.finetuning
     converted = _beside(out, "_bags.h5")
-    new = read_new(command.bags, robot, converted, command.interventions, command.resume)
+    begun = command.resume and os.path.exists(out / SETTINGS)
+    new = read_new(command.bags, robot, converted, command.interventions, begun)
     trainer, made = _trainer(command, offline)
     trainer.sampler = mix(trainer, new, config)
     last = trainer.step + config.steps * config.updates
@@ -124,7 +127,7 @@ def _on_bags(command: FinetuneCommand, out: Path, offline: RunConfig, robot: Rob
     where = f"{len(new)} new transitions of {len(new.lengths)} episodes"
     _announce(command, made, where, trainer.step)
     with deferred_signals() as caught:
-        fit(trainer, out, lambda _: None, lambda: bool(caught), _say)
+        fit(trainer, out, lambda _: None, lambda: bool(caught), _say, command.save_every)
     print(f"{out}: step {trainer.step} of {last} saved")
     leave(caught)
 

@@ -1,6 +1,7 @@
 """The folder of a finetuning run: a run folder like any other, with what was seen online."""
 
 import json
+import os
 from pathlib import Path
 
 import yaml
@@ -62,7 +63,7 @@ def finetuned_config(trainer: Trainer, name: str, offline: RunConfig) -> RunConf
 
 def check_folder(out: Path, resume: bool) -> None:
     """Raise InputError where a run cannot have this folder, before anything slow is done."""
-    if not (resume and (out / SETTINGS).exists()):
+    if not (resume and os.path.exists(out / SETTINGS)):
         require_free(out)
 
 
@@ -73,7 +74,7 @@ def open_folder(
 
     Raises InputError.
     """
-    if not (resume and (out / SETTINGS).exists()):
+    if not (resume and os.path.exists(out / SETTINGS)):
         create_run(out, made, robot, {SETTINGS: to_yaml(settings)})
         return
     difference = read_config(out).difference(made)

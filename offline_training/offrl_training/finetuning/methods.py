@@ -16,7 +16,6 @@ from offrl_data.dataset import AnyDataset
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig
 from offrl_training.algorithms.cql import CQLConfig
-from offrl_training.algorithms.sac import SACConfig
 from offrl_training.config import TrainingConfig
 from offrl_training.finetuning.config import FinetuneConfig, Method, Preset
 from offrl_training.run import RunConfig
@@ -26,6 +25,7 @@ _BATCH: dict[Preset, int] = {"paper": 256, "small": 128}
 _SAMPLES: dict[Preset, int] = {"paper": 10, "small": 4}
 _HIDDEN: dict[Preset, tuple[int, ...]] = {"paper": (256, 256), "small": (128, 128)}
 _FROM_SCRATCH: tuple[Method, ...] = ("rlpd", "sac")
+_WARM_STARTS = ("cql", "cal_ql", "sac")  # runs whose networks are those of SAC
 _WITHOUT_DATASET: tuple[Method, ...] = ("wsrl", "sac")
 
 
@@ -40,10 +40,10 @@ def settings(
     own = offline.parameters
     if ALGORITHMS[name].needs_all:
         raise InputError(f"{name}: counts the transitions of a dataset; it cannot take in new ones")
-    if config.method == "wsrl" and not isinstance(own, SACConfig):
+    if config.method == "wsrl" and offline.algorithm not in _WARM_STARTS:
         raise InputError(
-            f"--method wsrl: goes on from the policy and critics of cql, cal_ql or sac, "
-            f"not of {offline.algorithm}"
+            f"--method wsrl: goes on from the policy and critics of {', '.join(_WARM_STARTS[:-1])} "
+            f"or {_WARM_STARTS[-1]}, not of {offline.algorithm}"
         )
     kind = ALGORITHMS[name].config_type
     shared = own.model_dump(include=set(kind.model_fields))

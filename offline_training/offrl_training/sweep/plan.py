@@ -1,5 +1,6 @@
 """The sweep file, and the trials that it asks for."""
 
+import os
 import re
 from dataclasses import dataclass
 from itertools import product
@@ -67,7 +68,7 @@ class Trial:
         Raises InputError where that run was made with other settings or from another dataset.
         """
         run = out / self.name
-        if not (run / "config.yaml").exists():
+        if not os.path.exists(run / "config.yaml"):
             return False
         made = read_config(run)
         wanted = made.model_copy(

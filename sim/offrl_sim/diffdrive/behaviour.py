@@ -1,13 +1,13 @@
 """Who drives `DiffDriveNav`: a potential field, or straight at the goal."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from offrl_contract import Robot
 
 from offrl_sim.behaviour import Behaviour, Floats, Vector, draw_kind
-from offrl_sim.diffdrive.simulation import BEAM_ANGLES
+from offrl_sim.diffdrive.simulation import BEAM_ANGLES, BEAMS
 from offrl_sim.diffdrive.world import ROBOT_RADIUS
 
 Kind = Literal["careful", "hasty", "slow", "naive"]
@@ -41,6 +41,8 @@ class Skill:
 
 class DiffDriveBehaviour(Behaviour[Skill]):
     """Drives by a potential field, or straight at the goal."""
+
+    needs: ClassVar = {"scan": [n for n in range(1, BEAMS + 1) if BEAMS % n == 0], "goal": [2]}
 
     @staticmethod
     def draw_skill(rng: np.random.Generator) -> Skill:

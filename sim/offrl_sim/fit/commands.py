@@ -54,6 +54,8 @@ def report_fit(config: FitConfig) -> None:
 
 def fit(config: FitConfig) -> Result:
     """Estimate what a configuration asks for. Raises InputError."""
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}: must be 0 or more")
     task = find_task(config.task)
     if task.base is None:
         driving = [name for name, each in TASKS.items() if each.base is not None]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from offrl_contract import InputError
 
 from offrl_sim.fit.fitting import HIGH, NOMINAL, Fit, Fitting
 from offrl_sim.fit.friction import Friction, estimate_friction
@@ -101,8 +102,13 @@ def conditions(parameters: Floats, friction: float = 1.0) -> Conditions:
 def estimate(
     base: Base, windows: Windows, physics: DrivingPhysics, rng: np.random.Generator
 ) -> Result:
-    """Estimate delay, gains, lag and friction from windows of a log."""
+    """Estimate delay, gains, lag and friction from windows of a log.
+
+    Raises InputError where the robot was commanded but never moved.
+    """
     channels = np.array([windows.motion[..., k][windows.known].std() > 1e-6 for k in (0, 1)])
+    if not channels.any():
+        raise InputError("the odometry never changes while commands do: nothing to fit")
     fitting = Fitting(base, windows, channels)
     fitted = fitting.settle(windows.motion)
     residuals = _residuals(fitting, windows, fitted)
@@ -118,8 +124,9 @@ def estimate(
         given = conditions(fitted.parameters - bias, ground.value if ground.slides else 1.0)
         bias = _bias(base, windows, physics, fitting, fitted, given)
     value = np.clip(fitted.parameters - bias, _LEAST, HIGH)
-    low, high = np.quantile(fitting.replicates(fitted, rng) - bias, (0.025, 0.975), axis=0)
-    low, high = (np.clip(end, _LEAST, HIGH) for end in (low - GRAIN, high + GRAIN))
+    ends = np.quantile(fitting.replicates(fitted, rng) - bias, (0.025, 0.975), axis=0)
+    low, high = np.clip(ends, _LEAST, HIGH)  # widened after that: at an end of the range, too
+    low, high = np.clip(low - GRAIN, _LEAST, HIGH), np.clip(high + GRAIN, _LEAST, HIGH)
     estimates = [
         Estimate(name, float(value[k]), float(low[k]), float(high[k]), float(NOMINAL[k]), "")
         for k, name in enumerate(NAMES)

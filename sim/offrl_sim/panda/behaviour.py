@@ -1,7 +1,7 @@
 """Who moves the hand in `PandaReach`: straight to the goal, more or less well."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class Skill:
 
 class PandaBehaviour(Behaviour[Skill]):
     """Moves the hand towards the goal at a speed in proportion to the distance, up to a limit."""
+
+    needs: ClassVar = {"goal": [3]}
 
     @staticmethod
     def draw_skill(rng: np.random.Generator) -> Skill:

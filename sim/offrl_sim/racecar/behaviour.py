@@ -5,13 +5,13 @@ CMU-RI-TR-92-01, 1992: steer along the arc that meets the path at the look-ahead
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from offrl_sim.behaviour import Behaviour, Floats, Vector, draw_kind
 from offrl_sim.racecar.physics import WHEELBASE
-from offrl_sim.racecar.simulation import STRETCH
+from offrl_sim.racecar.simulation import STRETCH, STRETCHES
 
 Kind = Literal["careful", "hasty", "slow", "naive"]
 
@@ -37,6 +37,8 @@ class Skill:
 
 class RacecarBehaviour(Behaviour[Skill]):
     """Steers for a point of the centre line ahead, and slows down for bends."""
+
+    needs: ClassVar = {"offset": [1], "heading": [1], "curvature": [STRETCHES]}
 
     @staticmethod
     def draw_skill(rng: np.random.Generator) -> Skill:

@@ -20,8 +20,10 @@ from offrl_policy.record import Inputs, Keyframe, Record, Snapshot, Timed, Value
 
 Array = NDArray[np.float64]
 Fallback = Literal["stop", "hold", "topic"]
-_STEP = (0.5, 1.5)  # periods between two ticks that the models of a step may judge
+SOON, LATE = 0.5, 1.5
+"""Periods after the tick before; between them, the models of a step may judge."""
 DRIVING = (State.NOMINAL, State.CAUTION)
+STOPPING = ("stop", "brake")
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Controller:
         self._told = max(self._told, stamp)
         usable = values.size > 0 and bool(np.isfinite(values).all())
         self.inputs.backup = (stamp, _numbers(values) if usable else ())
-        self._backup = (stamp, values) if usable else None
+        self._backup = (stamp, self.limiter.inside(values)) if usable else None
 
     def stop(self, reason: str) -> None:
         """Go to STOP until the next tick, which drives off from the safe command."""
@@ -166,10 +168,11 @@ class Controller:
             commanded = not other.faults[0]
             self.limiter.follow(other.values[0] if commanded else self._safe)
             self._driver = "another"  # to engage is a hand-over
+            self._last_driven = None
         self._engaged = engaged
         elapsed = 1.0 / robot.rate if self._last_tick is None else (now - self._last_tick) / 1e9
-        judged = commanded and _STEP[0] < elapsed * robot.rate < _STEP[1]
-        if elapsed * robot.rate > _STEP[1]:
+        judged = commanded and SOON < elapsed * robot.rate < LATE
+        if elapsed * robot.rate >= LATE:
             self.gate.restart_dwell()
         self._memory = self.policy.remember(self._memory, self.limiter.last if judged else None)
         self._last_tick = now
@@ -179,10 +182,12 @@ class Controller:
         target = self._target(now, action)
         command = self.limiter.step(target, elapsed)
         state, reason = self.gate.state, self.gate.reason
+        if self._driver == "policy":
+            self._last_driven = (now, command)
+        elif self._driver in STOPPING:  # what drove before is over, and nothing to hold
+            self._last_driven = None
         if self._driver == "brake":  # the gate goes on watching
             state, reason = State.STOP, self._ahead
-        elif state in DRIVING:
-            self._last_driven = (now, command)
         levels = dict(self.gate.levels)
         inputs, self.inputs = self.inputs, Inputs()
         inputs.engaged, inputs.late, inputs.fault = engaged, self.late, self.fault
@@ -278,8 +283,9 @@ class Controller:
         left_fallback = was is State.FALLBACK and self.gate.state in DRIVING
         self._memory = self.policy.initial_memory if left_fallback else memory
         if self.late >= self.settings.overruns:
-            self.gate.fall_back(f"{self.late} ticks in a row overran")
-        return action.astype(np.float64)
+            rate = self.policy.robot.rate
+            self.gate.fall_back(f"{self.late} ticks in a row late: too slow for {rate:g} Hz")
+        return self.limiter.inside(action.astype(np.float64))
 
     def _target(self, now: int, action: Array) -> Array:
         """Return what the driver of this state asks for, blended in after a hand-over."""
@@ -288,7 +294,7 @@ class Controller:
             driver, target = "brake", self._safe
         if driver != self._driver:
             self._driver, self._from, self._handed_over = driver, self.limiter.last, now
-        if driver in ("stop", "brake"):  # never slowed down by a blend
+        if driver in STOPPING:  # never slowed down by a blend
             return target
         blend = self.settings.blend_time * 1e9
         share = min((now - self._handed_over) / blend, 1.0) if blend > 0 else 1.0

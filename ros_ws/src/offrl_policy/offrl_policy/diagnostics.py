@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from offrl_policy.controller import Controller, Decision
+from offrl_policy.controller import LATE, SOON, Controller, Decision
 from offrl_policy.gate import State
 
 LEVELS = {
@@ -22,27 +22,33 @@ _SILENCE = 1.0  # [s]
 
 
 class TickStatistics:
-    """Tick times of the last minute or so, and overruns since `configure`."""
+    """Tick times of the last minute or so, and late ticks since `activate`."""
 
     def __init__(self, period: float) -> None:
         self.period = period
         self.overruns = 0
+        self.late = 0
+        """In a row."""
         self._tick: int | None = None
         self._seconds: deque[float] = deque(maxlen=1000)
         self._begun: deque[float] = deque(maxlen=100)
 
-    def add(self, begun: float, seconds: float, tick: int) -> bool:
-        """Count a tick that began at `begun` [s] and took `seconds`; return whether it overran.
+    def add(self, begun: float, seconds: float, tick: int) -> int:
+        """Count a tick that began at `begun` [s] and took `seconds`; return how many were late.
 
-        Or came late: more than two periods after the one before, by its own time `tick` [ns].
+        In a row, by what they took, or how long after the one before they came by their own time
+        `tick` [ns]. One that comes too soon, as after a late one, is neither late nor on time.
         """
         self._seconds.append(seconds)
         self._begun.append(begun)
-        gap = 0 if self._tick is None else tick - self._tick
-        late = seconds > self.period or gap > 2e9 * self.period
+        periods = 1.0 if self._tick is None else (tick - self._tick) / 1e9 / self.period
         self._tick = tick
-        self.overruns += late
-        return late
+        if seconds > self.period or periods >= LATE:
+            self.overruns += 1
+            self.late += 1
+        elif periods > SOON:
+            self.late = 0
+        return self.late
 
     @property
     def rate(self) -> float:

@@ -69,7 +69,7 @@ class GateCalibration(Spec):
     """Length of the windows that long logs were cut into [s]; None for whole episodes."""
     slack: float
     """CUSUM reference value k, in standard deviations."""
-    scores: tuple[ScoreCalibration, ...]
+    scores: tuple[ScoreCalibration, ...] = Field(min_length=1)
     """In the order of the policy's output `uncertainty`."""
     false_alarms: FalseAlarms
     assumption: str

@@ -20,10 +20,14 @@ class Limiter:
         self.last: Array = np.array(robot.safe_action)
         """The command that was sent last (a,)."""
 
+    def inside(self, command: Array) -> Array:
+        """Return the command (a,) nearest to `command` inside the range."""
+        return np.clip(command, self._low, self._high)
+
     def follow(self, command: Array) -> None:
         """Take over the command that another driver has in force (a,)."""
         if np.isfinite(command).all():
-            self.last = np.clip(command, self._low, self._high)
+            self.last = self.inside(command)
 
     def step(self, target: Array, elapsed: float) -> Array:
         """Return the command (a,) nearest to `target` that the limits allow after `elapsed` [s].
@@ -33,6 +37,5 @@ class Limiter:
         if not np.isfinite(target).all():
             raise ValueError("command is not finite")
         reach = self._free + self._rate * min(max(elapsed, 0.0), self._most)
-        target = np.clip(target, self._low, self._high)
-        self.last = np.clip(target, self.last - reach, self.last + reach)
+        self.last = np.clip(self.inside(target), self.last - reach, self.last + reach)
         return self.last

@@ -84,6 +84,8 @@ class PolicyNode(LifecycleNode):
         """Start ticking, in STOP."""
         assert self.controller is not None
         self.controller.stop("just activated")
+        self.controller.late = 0
+        self._statistics = TickStatistics(1.0 / self.controller.policy.robot.rate)
         self._keyframe_due = True
         self.active = True
         self._tick_timer.reset()
@@ -148,7 +150,9 @@ class PolicyNode(LifecycleNode):
             self._create_backup(given.backup_topic)
         self._add(self.create_service(SetBool, "~/engage", self._on_engage), self.destroy_service)
         self._add(self.create_service(Trigger, "~/reset", self._on_reset), self.destroy_service)
-        self._tick_timer = self.create_timer(1.0 / robot.rate, self._tick)
+        # on wall time by a steady clock: on the system's own, set back, nothing ticks for as long
+        clock = None if self.get_parameter("use_sim_time").value else self._steady
+        self._tick_timer = self.create_timer(1.0 / robot.rate, self._tick, clock=clock)
         self._tick_timer.cancel()
         self._add(self._tick_timer, self.destroy_timer)
         slow = self.create_timer(1.0, self._each_second, clock=self._steady)
@@ -285,8 +289,8 @@ class PolicyNode(LifecycleNode):
         if self.engaged:
             self._publish_command(decision.command)
         self._report(decision, before is None or before.state is not decision.state)
-        late = self._statistics.add(begun, time.perf_counter() - begun, decision.tick)
-        self.controller.late = self.controller.late + 1 if late else 0
+        spent = time.perf_counter() - begun
+        self.controller.late = self._statistics.add(begun, spent, decision.tick)
 
     def _publish_command(self, command: Any) -> None:
         assert self.controller is not None

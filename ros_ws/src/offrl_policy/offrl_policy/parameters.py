@@ -15,7 +15,12 @@ from rcl_interfaces.msg import (
 
 from offrl_policy.controller import Settings
 from offrl_policy.gate import GateSettings
-from offrl_policy.parameter_file import PARAMETERS
+from offrl_policy.parameter_file import PARAMETERS, Parameter
+
+# declared by rclpy; a node that turns to a /clock which nobody publishes ticks no more
+_JUDGED = PARAMETERS | {
+    "use_sim_time": Parameter(type="bool", default_value=False, description="Follow /clock.")
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def declare(node: Any) -> None:
 def judge(node: Any, changes: list[Any], configured: bool) -> SetParametersResult:
     """Judge changes of parameters: a configured node only gets stricter."""
     for change in changes:
-        row = PARAMETERS.get(change.name)
+        row = _JUDGED.get(change.name)
         if row is None:  # of rclpy
             continue
         now = node.get_parameter(change.name).value
