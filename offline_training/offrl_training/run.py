@@ -111,7 +111,9 @@ def create_run(
 
 def require_free(run: Path) -> None:
     """Raise InputError where a new run cannot have this folder."""
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if run.exists() and not run.is_dir():
+        raise InputError(f"{run}: is a file; a run is a folder")
+    if run.exists() and any(run.iterdir()):
         raise InputError(f"{run}: exists and is not empty. Use --resume to continue a run.")
     if run.resolve() == Path.cwd():  # a new run takes the place of an empty folder
         raise InputError(f"{run}: is the working directory. Name a folder in it.")
@@ -185,8 +187,10 @@ def read_config(run: Path) -> RunConfig:
     try:
         content = from_yaml(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        known = ", ".join(sorted(os.listdir(run))) if run.is_dir() else "no such folder"
-        raise InputError(f"{run}: not a run folder: no readable config.yaml ({known})") from error
+        problem = "no readable config.yaml" if run.is_dir() else "no such folder"
+        runs = sorted(str(found.parent) for found in run.glob("*/config.yaml"))
+        remedy = f". Runs in it: {', '.join(runs)}" if runs else ""
+        raise InputError(f"{run}: not a run folder: {problem}{remedy}") from error
     if not isinstance(content, dict) or content.get("algorithm") not in ALGORITHMS:
         name = content.get("algorithm") if isinstance(content, dict) else content
         raise InputError(f"{path}: algorithm: '{name}'.{nearest(str(name), ALGORITHMS)}")
