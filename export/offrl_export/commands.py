@@ -32,7 +32,7 @@ class ExportConfig:
     way: the gate does not judge their steps."""
     msgs: Path | None = None
     """Folder with the .msg files of types that the dataset has no definition of. One that was
-    converted from bags has all of them."""
+    converted from ROS 2 bags has all of them."""
 
 
 def export(argv: list[str]) -> None:

@@ -118,7 +118,7 @@ def _definitions(
         unknown = sorted(set().union(*(missing_types(store, name) for name in lacking)))
         if unknown:
             raise InputError(
-                f"the dataset has no definition of {', '.join(unknown)}. "
+                f"the dataset has no ROS 2 definition of {', '.join(unknown)}. "
                 "Give one by --msgs DIR with its .msg file."
             )
         say(

@@ -112,7 +112,9 @@ def create_run(
 def require_free(run: Path) -> None:
     """Raise InputError where a new run cannot have this folder."""
     try:
-        taken = run.exists() and (not run.is_dir() or any(run.iterdir()))
+        if run.exists() and not run.is_dir():
+            raise InputError(f"{run}: is a file; a run is a folder")
+        taken = run.exists() and any(run.iterdir())
     except OSError as error:
         raise InputError(f"{run}: cannot be written: {error.strerror}") from error
     if taken:
@@ -189,8 +191,10 @@ def read_config(run: Path) -> RunConfig:
     try:
         content = from_yaml(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        known = ", ".join(sorted(os.listdir(run))) if os.path.isdir(run) else "no such folder"
-        raise InputError(f"{run}: not a run folder: no readable config.yaml ({known})") from error
+        problem = "no readable config.yaml" if os.path.isdir(run) else "no such folder"
+        runs = sorted(str(found.parent) for found in run.glob("*/config.yaml"))
+        remedy = f". Runs in it: {', '.join(runs)}" if runs else ""
+        raise InputError(f"{run}: not a run folder: {problem}{remedy}") from error
     if not isinstance(content, dict) or content.get("algorithm") not in ALGORITHMS:
         name = content.get("algorithm") if isinstance(content, dict) else content
         raise InputError(f"{path}: algorithm: '{name}'.{nearest(str(name), ALGORITHMS)}")

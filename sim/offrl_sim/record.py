@@ -115,6 +115,8 @@ def record_bags(
     Episode i has the scenario of seed + i. `out` appears only when all bags are whole. Raises
     InputError where `out` exists, cannot be written, or there are fewer episodes than bags.
     """
+    if episodes < 1:
+        raise InputError(f"--episodes {episodes}: at least 1 is needed")
     if not 1 <= bags <= episodes:
         raise InputError(f"--bags {bags}: must be from 1 to the number of episodes ({episodes})")
     if os.path.lexists(out):

@@ -109,6 +109,13 @@ def test_a_term_named_next_is_scored() -> None:
 def test_missing_file_names_the_shipped_ones() -> None:
     with pytest.raises(InputError, match=r"no such robot file.*ackermann.*neato"):
         load_robot("nowhere.yaml")
+    with pytest.raises(InputError, match="Did you mean 'diffdrive'"):
+        load_robot("diffdriv")
+
+
+def test_a_folder_is_no_robot_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder; a robot file is one YAML file"):
+        load_robot(tmp_path)
 
 
 def test_digest_is_blind_to_layout_and_sees_content() -> None:

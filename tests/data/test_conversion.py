@@ -75,6 +75,7 @@ def test_commands_outside_the_limits_are_clipped_and_counted(
     messages = [(t, s, x * 20 if t == "/cmd" else x, y) for t, s, x, y in drive(2.0)]
     (report,) = convert([make_bag(messages)], robot, tmp_path / "data.h5")
     assert report.clipped_commands == 14
+    assert report.notes == ["cmd.linear.x: logged from 0 to 3.8, limits -1 to 1"]
     assert load_dataset(tmp_path / "data.h5").actions.max() == 1.0
 
 

@@ -124,3 +124,27 @@ def test_neato_limits_hold_every_logged_command(bags: Path, msgs: Path, tmp_path
     reports = load_dataset(tmp_path / "n.h5").metadata["report"]
     assert [report["clipped_commands"] for report in reports] == [0] * len(NEATO)
     assert load_robot("neato").limits == ((-0.5, 0.5), (-3.15, 3.15))
+
+
+TURTLE = """
+robot: turtle
+rate: 10.0
+observation:
+  - {name: pose, topic: /turtle1/pose, type: turtlesim/msg/Pose, field: [x, y, theta]}
+action:
+  - {name: cmd, topic: /turtle1/cmd_vel, type: geometry_msgs/msg/Twist, field: linear.x, limits: [[-2, 2]], safe: [0]}
+reward: next_pose_0
+"""  # noqa: E501
+
+
+def test_a_type_that_only_ros_1_defines_is_said_before_training(
+    bags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    robot = tmp_path / "turtle.yaml"
+    robot.write_text(TURTLE)
+    out = tmp_path / "t.h5"
+    bag = bags / "turtlesim.bag"
+    assert run(["convert", str(bag), "--robot", str(robot), "--out", str(out)]) == 0
+    (remark,) = [line for line in capsys.readouterr().out.splitlines() if "of ROS 1" in line]
+    assert "turtlesim/msg/Pose" in remark
+    assert "--msgs DIR" in remark

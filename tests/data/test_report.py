@@ -186,7 +186,7 @@ def test_bad_input_leaves_no_page(
     (tmp_path / "not.h5").write_bytes(b"not HDF5")
     before = sorted(tmp_path.iterdir())
     for arguments, sentence in (
-        ([tmp_path / "none.h5"], "no such dataset"),
+        ([tmp_path / "none.h5"], "no such file"),
         ([tmp_path / "not.h5"], "not an offrl dataset"),
         ([data, "--out", tmp_path / "page.pdf"], "must end in .html"),
         ([data, "--out", data / "page.html"], "cannot be written"),

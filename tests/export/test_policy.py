@@ -52,7 +52,7 @@ def test_a_type_that_nobody_defines_is_named_with_its_remedy(
     arguments = trained(tmp_path, "acme/msg/Place")
     assert cli.run(arguments) == cli.EXIT_BAD_INPUT
     said = capsys.readouterr().err
-    assert "no definition of acme/msg/Place. Give one by --msgs DIR" in said
+    assert "no ROS 2 definition of acme/msg/Place. Give one by --msgs DIR" in said
     assert not list(tmp_path.glob("*.onnx*"))
     (tmp_path / "acme" / "msg").mkdir(parents=True)
     text = "geometry_msgs/PoseWithCovariance pose\n"

@@ -98,6 +98,8 @@ def test_bad_input_leaves_no_page(
     listed = tmp_path / "list.json"
     listed.write_text("[]")
     data = policy.with_name("data.h5")
+    misspelt = tmp_path / "policy.onx"
+    misspelt.touch()
     out = tmp_path / "page.html"
     for file, given, sentence in (
         (policy, tmp_path / "none.json", "none.json: cannot be read: No such file"),
@@ -105,7 +107,8 @@ def test_bad_input_leaves_no_page(
         (policy, lacking, "not what benchmarks/gate.py writes: Field required"),
         (policy, listed, "not what benchmarks/gate.py writes"),
         (data, other, "only a policy file has one"),
-        (policy.with_suffix(".onx"), other, "nothing here shows '.onx'. Did you mean 'onnx'?"),
+        (misspelt, other, "nothing here shows '.onx'. Did you mean 'onnx'?"),
+        (tmp_path / "none", other, "none: no such file"),
     ):
         arguments = [file, "--out", out, "--study", given]
         assert cli.run(["report", *map(str, arguments)]) == 2

@@ -218,6 +218,8 @@ def test_command_line_takes_task_and_profile(tmp_path, capsys):
 def test_more_bags_than_episodes_is_refused(tmp_path):
     with pytest.raises(InputError, match="--bags 3"):
         record_bags(TaskEnv("DiffDriveNav"), tmp_path / "bags", 2, 0, 3, lambda: None)
+    with pytest.raises(InputError, match="--episodes -3"):
+        record_bags(TaskEnv("DiffDriveNav"), tmp_path / "bags", -3, 0, 4, lambda: None)
 
 
 def test_any_seed_is_recorded_or_refused(tmp_path):

@@ -171,6 +171,7 @@ def test_bad_datasets_are_refused(
 ) -> None:
     out = tmp_path / "run"
     assert "no such dataset" in refused(capsys, "bc", tmp_path / "none.h5", "--out", out)
+    assert "is a folder; a dataset is one file" in refused(capsys, "bc", tmp_path, "--out", out)
     text = tmp_path / "text.h5"
     text.write_text("not HDF5")
     assert "not an offrl dataset" in refused(capsys, "bc", text, "--out", out)
@@ -207,7 +208,7 @@ def test_a_full_folder_is_refused_without_resume(
     (tmp_path / "thesis.tex").write_text("keep me")
     assert "not empty" in refused(capsys, "bc", path, "--out", tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
-    assert "not empty" in refused(capsys, "bc", path, "--out", tmp_path / "thesis.tex")
+    assert "is a file" in refused(capsys, "bc", path, "--out", tmp_path / "thesis.tex")
     long = tmp_path / ("n" * 300)
     for more in ([], ["--resume"], ["--seeds", "2"]):
         assert "name too long" in refused(capsys, "bc", path, "--out", long, *more)

@@ -219,6 +219,8 @@ def test_load_run_refuses_what_is_no_run(dataset: Dataset, tmp_path: Path) -> No
     create_run(tmp_path / "run", config(made, "bc", dataset), dataset.robot)
     with pytest.raises(InputError, match="no checkpoint yet"):
         load_run(tmp_path / "run")
+    with pytest.raises(InputError, match=r"not a run folder.*Runs in it: .*run$"):
+        load_run(tmp_path)
     path = tmp_path / "run" / "config.yaml"
     text = path.read_text()
     path.write_text(text.replace("algorithm: bc", "algorithm: iqll"))

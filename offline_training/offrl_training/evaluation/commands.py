@@ -69,7 +69,7 @@ def evaluate(argv: list[str]) -> None:
 
 def show(found: Estimates, config: EvaluationConfig) -> None:
     """Print the table, surest policy first, and how far to trust it."""
-    title = f"discounted return (gamma {config.gamma:g}) from the start of an episode, with 95 %"
+    title = f"discounted return (gamma {config.gamma:g}) of an episode, with 95 % intervals"
     table = Table(title=title, title_justify="left")
     for head in ("policy", "would earn", "more than the driver"):
         table.add_column(head, overflow="fold")

@@ -49,9 +49,11 @@ def load_robot(file: str | Path) -> Robot:
     }
     if str(file) in shipped:
         return robot_from_yaml(shipped[str(file)].read_text(), f"{file}.yaml")
+    if os.path.isdir(path):
+        raise InputError(f"{path}: is a folder; a robot file is one YAML file")
     raise InputError(
-        f"{file}: no such robot file, and no shipped robot of this name. Shipped: "
-        f"{', '.join(sorted(shipped))}."
+        f"{file}: no such robot file, and no shipped robot of this name."
+        f"{nearest(str(file), shipped)}"
     )
 
 

@@ -29,7 +29,7 @@ class ConvertConfig:
     bags: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Bags: .bag, .db3 or .mcap files, rosbag2 directories, or folders of them."""
     robot: str
-    """Robot file, or the name of a shipped one (neato, ackermann, diffdrive, racecar)."""
+    """Robot file, or the name of a shipped one (ackermann, diffdrive, neato, panda, racecar)."""
     out: Path
     """Dataset file to write."""
     msgs: Path | None = None

@@ -204,7 +204,7 @@ def _convert_bag(
         dropped=dict(cut.dropped.most_common()),
         clipped_commands=_outside_limits(robot, decoded),
         topics=decoded.topics,
-        notes=[*bag.notes, *decoded.remarks],
+        notes=[*bag.notes, *decoded.remarks, *_logged_ranges(robot, decoded)],
         losses=losses.lines,
         lost=losses.messages,
     )
@@ -267,6 +267,22 @@ def _outside_limits(robot: Robot, decoded: BagSeries) -> int:
         values = decoded.series[term.name].values
         outside += int(((values < low) | (values > high)).any(axis=1).sum())
     return outside
+
+
+def _logged_ranges(robot: Robot, decoded: BagSeries) -> list[str]:
+    """Return a sentence for each entry of a command that leaves its limits: how far it went."""
+    said = []
+    for term in robot.action:
+        for field, (low, high), all_values in zip(
+            term.field, term.limits, decoded.series[term.name].values.T, strict=True
+        ):
+            values = all_values[np.isfinite(all_values)]
+            if len(values) and (values.min() < low or values.max() > high):
+                said.append(
+                    f"{term.name}.{field}: logged from {values.min():.3g} to {values.max():.3g}, "
+                    f"limits {low:g} to {high:g}"
+                )
+    return said
 
 
 def _skipped(name: str, digest: str, notes: list[str], losses: list[str]) -> BagReport:

@@ -185,6 +185,8 @@ def open_dataset(path: Path) -> DatasetFile:
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn what goes wrong with a file that is no dataset into an InputError."""
+    if os.path.isdir(path):
+        raise InputError(f"{path}: is a folder; a dataset is one file")
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such dataset")
     try:

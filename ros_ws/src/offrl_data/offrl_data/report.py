@@ -1,5 +1,6 @@
 """The verb `report`: a dataset or a policy file as one web page."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -41,6 +42,8 @@ def report(argv: list[str]) -> None:
         raise InputError(f"{out}: the page would replace the file")
     reporters = {point.name: point for point in entry_points(group=GROUP)}
     kind = config.file.suffix.removeprefix(".")
+    if not os.path.exists(config.file):
+        raise InputError(f"{config.file}: no such file")
     if kind not in reporters:
         raise InputError(
             f"{config.file}: nothing here shows '{config.file.suffix}'.{nearest(kind, reporters)}"

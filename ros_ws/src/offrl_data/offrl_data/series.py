@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from offrl_contract import InputError, Robot
-from offrl_contract.definitions import definition_hashes, definition_texts
+from offrl_contract.definitions import definition_hashes, definition_texts, missing_types
 from offrl_contract.frames import Tree, tree_of
 from offrl_contract.reader import TermReader
 from offrl_contract.robot import TRANSFORM_TOPICS, ActionTerm, Clock, ObservationTerm, Signal
@@ -278,6 +278,11 @@ def read_series(
         if decoder.wire == "cdr":
             texts |= definition_texts(store, [type_name])
             hashes |= definition_hashes(store, [type_name])
+        elif name in robot.topics(signals=False) and missing_types(definitions.ros2, type_name):
+            remarks.append(
+                f"{type_name}: of ROS 1, and the robot needs that of ROS 2: "
+                "give `offrl export` --msgs DIR with its .msg file"
+            )
     phase = _read(bag, robot, columns, advance)
     tree = _tree(bag, robot, definitions)
     series = {
