@@ -191,10 +191,12 @@ def read_config(run: Path) -> RunConfig:
     try:
         content = from_yaml(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problem = "no readable config.yaml" if os.path.isdir(run) else "no such folder"
-        runs = sorted(str(found.parent) for found in run.glob("*/config.yaml"))
-        remedy = f". Runs in it: {', '.join(runs)}" if runs else ""
-        raise InputError(f"{run}: not a run folder: {problem}{remedy}") from error
+        problem = "no such folder"
+        if os.path.isdir(run):
+            runs = sorted(str(found.parent) for found in run.glob("*/config.yaml"))
+            remedy = f". Runs in it: {', '.join(runs)}" if runs else ""
+            problem = f"no readable config.yaml{remedy}"
+        raise InputError(f"{run}: not a run folder: {problem}") from error
     if not isinstance(content, dict) or content.get("algorithm") not in ALGORITHMS:
         name = content.get("algorithm") if isinstance(content, dict) else content
         raise InputError(f"{path}: algorithm: '{name}'.{nearest(str(name), ALGORITHMS)}")
