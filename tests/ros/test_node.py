@@ -184,6 +184,12 @@ def test_a_flood_does_not_grow_the_queue_and_the_rate_holds(
     assert int(values["messages buffered"]) < 300
 
 
+def mode(probe: Probe) -> str:
+    """The mode in the newest diagnostics, which come once a second."""
+    values = [pair for each in probe.diagnostics[-1:] for pair in each.status[0].values]
+    return next((pair.value for pair in values if pair.key == "mode"), "")
+
+
 def test_shadow_publishes_all_but_the_command_and_engage_starts_it(
     policy: Path, start_node: NodeStarter, probe: Probe
 ) -> None:
@@ -199,7 +205,7 @@ def test_shadow_publishes_all_but_the_command_and_engage_starts_it(
         return probe.state == "NOMINAL"
 
     assert probe.call(SetBool, "/policy/engage", data=False).success  # later calls are quick
-    probe.wait_for(driven, "NOMINAL")
+    probe.wait_for(lambda: driven() and mode(probe) == "shadow", "NOMINAL and its mode")
     assert all(m.linear.x == 0.7 for _, m in probe.commands)
     # the command in force is the other driver's, and that is what the policy saw in training
     assert np.float32(probe.observations[-1].position[6]) == np.float32(0.7)
@@ -207,6 +213,7 @@ def test_shadow_publishes_all_but_the_command_and_engage_starts_it(
     probe.commands.clear()
     probe.feed(1.0)
     assert probe.commands[-1][1].linear.x == 0.5
+    probe.wait_for(lambda: mode(probe) == "engaged", "its mode")
     assert 0.5 < probe.commands[0][1].linear.x <= 0.7  # taken over from 0.7, not from zero
     assert probe.call(SetBool, "/policy/engage", data=False).success
     probe.spin(0.2)

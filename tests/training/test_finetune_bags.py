@@ -192,6 +192,14 @@ def test_cut_by_hand() -> None:
         ([], ["either --env or --bags"]),
         (["--bags", "unmarked", "--out", "n" * 300, "--resume"], ["name too long"]),
         (["--bags", "none"], ["none"]),
+        (
+            ["--bags", "unmarked", "--warm-up", "0", "--profile", "p.yaml"],
+            ["finetune --bags: --warm-up, --profile: only for --env"],
+        ),
+        (
+            ["--env", "Pendulum-v1", "--interventions", "cut"],
+            ["finetune --env: --interventions: only for --bags"],
+        ),
         (["--bags", "unmarked", "--interventions", "cut"], ["0 topics", "keep"]),
         (["--bags", "data.h5", "--interventions", "cut"], ["no gate topic"]),
     ],

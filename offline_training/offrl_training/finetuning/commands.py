@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from offrl_training import checkpoint
 from offrl_training.finetuning.bags import Interventions, mix, read_new
 from offrl_training.finetuning.checks import check_env
-from offrl_training.finetuning.config import FinetuneConfig
+from offrl_training.finetuning.config import DRIVES, FinetuneConfig
 from offrl_training.finetuning.curve import draw_curve, require_matplotlib
 from offrl_training.finetuning.driver import Driver
 from offrl_training.finetuning.envs import EnvCrashedError, EnvProcess, EnvRequest
@@ -75,11 +75,25 @@ def finetune(argv: list[str]) -> None:
     out = command.out or _beside(command.run, "_finetuned")
     if (command.env is None) == (not command.bags):
         raise InputError("offrl finetune: needs either --env or --bags")
+    _require_meaning(command)
     check_folder(out, command.resume)
     offline, robot = read_config(command.run), read_robot(command.run)
     settings(command.finetuning, offline)
     work = _on_bags if command.env is None else _in_env
     work(command, out, offline, robot)
+
+
+def _require_meaning(command: FinetuneCommand) -> None:
+    """Raise InputError for an option that changes nothing: without an environment none drives."""
+    given = {"interventions": command.interventions != "keep"}
+    if command.bags:
+        config, fields = command.finetuning, FinetuneConfig.model_fields
+        given = {name: getattr(config, name) != fields[name].default for name in DRIVES}
+        given["profile"] = command.profile is not None
+    idle = [f"--{name.replace('_', '-')}" for name, is_given in given.items() if is_given]
+    if idle:
+        way, other = ("--bags", "--env") if command.bags else ("--env", "--bags")
+        raise InputError(f"finetune {way}: {', '.join(idle)}: only for {other}")
 
 
 def _beside(folder: Path, ending: str) -> Path:

@@ -52,3 +52,14 @@ class FinetuneConfig(BaseModel):
     """Seed of exploration, sampling and of the scenarios that are learned in."""
     log_every: PositiveInt = 1000
     """Steps between rows of metrics.csv."""
+
+
+DRIVES = (
+    "warm_up",
+    "noise",
+    "evaluate_every",
+    "evaluate_episodes",
+    "evaluate_ends",
+    "rollback",
+)
+"""Settings of driving and evaluating, which new bags have no use for."""

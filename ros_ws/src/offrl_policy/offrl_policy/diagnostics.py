@@ -93,10 +93,12 @@ def node_diagnostics(
     statistics: TickStatistics,
     decision: Decision | None,
     problems: Sequence[str],
+    engaged: bool,
 ) -> DiagnosticArray:
-    """Return rate, tick latency, overruns, staleness per term, model and digest, and problems."""
+    """Return mode, rate, tick latency, overruns, staleness per term, model, and problems."""
     robot = controller.policy.robot
     values = {
+        "mode": "engaged" if engaged else "shadow",
         "rate [Hz]": f"{statistics.rate:.2f} of {robot.rate:g}",
         "tick p50 [ms]": f"{statistics.latency(50) * 1e3:.3f}",
         "tick p99 [ms]": f"{statistics.latency(99) * 1e3:.3f}",

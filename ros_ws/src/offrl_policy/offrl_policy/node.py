@@ -343,11 +343,10 @@ class PolicyNode(LifecycleNode):
             )
         stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name()
-        self._diagnostics.publish(
-            node_diagnostics(
-                name, stamp, self.controller, self._statistics, self.decision, problems
-            )
+        told = node_diagnostics(
+            name, stamp, self.controller, self._statistics, self.decision, problems, self.engaged
         )
+        self._diagnostics.publish(told)
 
 
 def spin(node: PolicyNode, executor: Executor, stopped: list[int]) -> None:
