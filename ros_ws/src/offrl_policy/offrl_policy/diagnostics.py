@@ -37,7 +37,7 @@ class TickStatistics:
         """Count a tick that began at `begun` [s] and took `seconds`; return how many were late.
 
         In a row, by what they took, or how long after the one before they came by their own time
-        `tick` [ns]. One that comes too soon, as after a late one, is neither late nor on time.
+        `tick` [ns]. One that comes too soon makes up for a late one, and takes it back.
         """
         self._seconds.append(seconds)
         self._begun.append(begun)
@@ -46,8 +46,8 @@ class TickStatistics:
         if seconds > self.period or periods >= LATE:
             self.overruns += 1
             self.late += 1
-        elif periods > SOON:
-            self.late = 0
+        else:
+            self.late = 0 if periods > SOON else max(self.late - 1, 0)
         return self.late
 
     @property
