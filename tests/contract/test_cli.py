@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from offrl_contract.cli import commands, run
+from offrl_contract.cli import PURPOSES, commands, run
 
 
 def test_every_verb_of_this_version_is_there() -> None:
@@ -42,3 +42,9 @@ def test_inspect_refuses_what_nobody_reads(capsys: pytest.CaptureFixture[str]) -
     assert "no such file" in capsys.readouterr().err
     assert run(["inspect", __file__]) == 2
     assert "nothing here reads '.py'" in capsys.readouterr().err
+
+
+def test_help_says_what_each_verb_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands().keys() == PURPOSES.keys()
+    assert run(["--help"]) == 0
+    assert "  convert   bags to a dataset" in capsys.readouterr().out.splitlines()

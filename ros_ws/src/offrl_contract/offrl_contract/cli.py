@@ -11,6 +11,22 @@ from offrl_contract.errors import InputError, nearest
 
 GROUP = "offrl.commands"
 INSPECTORS = "offrl.inspectors"
+PURPOSES = {
+    "convert": "bags to a dataset",
+    "dataset": "a dataset to and from the formats of other libraries",
+    "evaluate": "what a policy would earn, estimated from a log",
+    "export": "a run to policy.onnx, with its gate calibrated",
+    "finetune": "train a run on, in an environment or on new bags",
+    "inspect": "print what a bag, a dataset or a policy file holds",
+    "record": "log the simulated robot into bags",
+    "replay": "decide the ticks of a recorded drive again",
+    "report": "a dataset or a policy file as a web page",
+    "serve": "start the ROS 2 node of a policy file",
+    "sim": "drive the simulated robot, or fit it to logs",
+    "sweep": "train many runs at once",
+    "train": "a dataset to a run",
+}
+"""What each verb does, here and not in its package, which may take seconds to import."""
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -50,7 +66,8 @@ def _load(point: EntryPoint) -> Callable[..., int | None]:
 
 def _help(verbs: dict[str, EntryPoint]) -> str:
     lines = ["usage: offrl <verb> [options]", "", "Verbs on this machine ('offrl <verb> --help'):"]
-    return "\n".join([*lines, *(f"  {name}" for name in verbs)])
+    named = (f"  {name:<10}{PURPOSES.get(name, '')}".rstrip() for name in verbs)
+    return "\n".join([*lines, *named])
 
 
 def run(argv: list[str]) -> int:
