@@ -1,9 +1,11 @@
 """The verb `export`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from offrl_contract import InputError
 from offrl_data.dataset import open_dataset
 from offrl_training.run import load_run
 from pydantic import Field
@@ -37,6 +39,8 @@ class ExportConfig:
 def export(argv: list[str]) -> None:
     """Run `offrl export`. Raises InputError."""
     config = tyro.cli(ExportConfig, prog="offrl export", args=argv)
+    if config.out.suffix != ".onnx" and not os.path.exists(config.out):
+        raise InputError(f"--out {config.out}: must end in .onnx")
     run = load_run(config.run)
     dataset = open_dataset(config.data)
     report = export_policy(
