@@ -1,11 +1,14 @@
 """The verb `export`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from offrl_contract import InputError
 from offrl_data.dataset import open_dataset
 from offrl_data.output import require_writable
+from offrl_training.finetuning.folder import SETTINGS
 from offrl_training.run import load_run
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -38,14 +41,18 @@ class ExportConfig:
 def export(argv: list[str]) -> None:
     """Run `offrl export`. Raises InputError."""
     config = tyro.cli(ExportConfig, prog="offrl export", args=argv)
+    if config.out.suffix != ".onnx" and not os.path.isdir(config.out):
+        raise InputError(f"--out {config.out}: must end in .onnx")
     run = load_run(config.run)
     require_writable(config.out, [config.data, *([config.sign] if config.sign else [])])
     dataset = open_dataset(config.data)
     report = export_policy(
         run, dataset, config.out, config.alpha, config.jumps, config.msgs, config.sign, print
     )
+    online = (config.run / SETTINGS).exists()  # such a run counts its own steps
+    early = "" if online or run.step >= run.training.steps else f" of {run.training.steps}"
     print(
-        f"{report.path}: {run.algorithm_name} at step {run.step}\n"
+        f"{report.path}: {run.algorithm_name} at step {run.step}{early}\n"
         f"  parity: ONNX and torch differ by at most {report.parity:.2g} of the action range "
         f"over {report.observations} observations\n"
         f"  gate: alpha {report.alpha:g} from {report.threshold_episodes} held-out episodes; "

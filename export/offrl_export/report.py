@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 
 from offrl_contract.sampling import action_names
+from offrl_data.report_summary import duration
 from offrl_data.web_page import (
     Cell,
     Figure,
@@ -59,7 +60,11 @@ def _cards(policy: Policy) -> str:
                 f"{alarms.alarms} of {alarms.episodes}",
                 f"episodes, each half judged by the other; {low:.1%} to {high:.1%} at 95 %",
             ),
-            ("false alarms an hour", f"{alarms.per_hour:.2f}", f"in {alarms.hours:.2f} h"),
+            (
+                "false alarms an hour",
+                f"{alarms.per_hour:.3g}",
+                f"in {duration(3600.0 * alarms.hours)}",
+            ),
         ]
     )
 

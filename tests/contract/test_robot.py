@@ -55,7 +55,7 @@ def test_neato_is_what_the_recordings_need() -> None:
         ("topic: /odom", "topic: odom", "topic: 'odom' must begin with a slash"),
         ("topic: /cmd_vel", "topic: cmd_vel", "topic: 'cmd_vel' must begin with a slash"),
         ("clip: [0.1, 5.0]", "clip: [5.0, 0.1]", "clip: the lower end must be below"),
-        ("robot: neato", "robot: [", "not YAML"),
+        ("robot: neato", "robot: [", "or ']' at line 5, column 1"),
         ("min(next_scan)", "norm(twist - scan)", "reward: '"),
         ("rate: 5.0", "rate: 5.0\nrate: 6.0", "the key 'rate' is given twice"),
         ("rate: 5.0", "rate: 1.0e-300", "rate: Input should be greater than or equal to 0.001"),

@@ -157,6 +157,8 @@ def test_places_that_cannot_be_written_or_read(
     convert = ["convert", bag, "--robot", robot_file, "--out"]
     for folder in (tmp_path, Path("."), Path("/")):
         assert f"--out {folder}: is a folder" in refused([*convert, folder], capsys)
+    said = refused([*convert, tmp_path / "d.txt"], capsys)  # inspect and report would not read it
+    assert "d.txt: must end in .h5 or .hdf5" in said
     assert not list(tmp_path.glob("**/.*"))
     said = refused(["convert", bag, "--robot", "r" * 300, "--out", out], capsys)
     assert "no such robot file" in said

@@ -114,6 +114,15 @@ def test_odd_bag_can_be_inspected(name: str, bags: Path) -> None:
     assert run(["inspect", str(bags / name)]) == 0
 
 
+def test_long_names_stay_in_one_piece_in_a_pipe(
+    bags: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", str(bags / "husky_localization.bag")]) == 0
+    shown = capsys.readouterr().out.split()
+    assert "/husky_velocity_controller/odom" in shown
+    assert "sensor_msgs/msg/NavSatFix" in shown
+
+
 def test_metadata_that_names_another_file_is_noted(bags: Path) -> None:
     with Bag(bags / "renamed_file") as bag:
         assert "names rosbag2_2026_01_30-15_32_05_0.db3, which is not there" in bag.notes[0]
@@ -131,6 +140,7 @@ robot: turtle
 rate: 10.0
 observation:
   - {name: pose, topic: /turtle1/pose, type: turtlesim/msg/Pose, field: [x, y, theta]}
+  - {name: other, topic: /turtle2/pose, type: turtlesim/msg/Pose, field: [x, y]}
 action:
   - {name: cmd, topic: /turtle1/cmd_vel, type: geometry_msgs/msg/Twist, field: linear.x, limits: [[-2, 2]], safe: [0]}
 reward: next_pose_0

@@ -119,6 +119,19 @@ def test_page_shows_the_whole_dataset_and_loads_nothing(robot: Robot, tmp_path: 
         assert f"<h2>{heading}</h2>" in text
 
 
+def test_returns_are_shown_without_powers_of_ten(robot: Robot, tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "data.h5", robot) as writer:
+        for reward in (10.0, 600.0):
+            rows, size = np.zeros((11, robot.observation_size), np.float32), robot.action_size
+            rewards = np.full(10, reward, np.float32)
+            actions = np.zeros((10, size), np.float32)
+            writer.append(Episode(rows, actions, rewards, terminal=False, source=""))
+        writer.finish({})
+    text = without_scripts(page(load_dataset(tmp_path / "data.h5"), "data.h5"))
+    assert ">3050 ± 2950<" in text
+    assert "100 to 6000" in text
+
+
 def test_dataset_from_elsewhere_has_neither_bags_nor_path(robot: Robot, tmp_path: Path) -> None:
     data = load_dataset(write(robot, tmp_path / "data.h5", odometry=False))
     text = without_scripts(page(data, "data.h5"))

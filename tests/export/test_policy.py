@@ -61,6 +61,18 @@ def test_a_type_that_nobody_defines_is_named_with_its_remedy(
     assert "acme/msg/Place" in Policy(tmp_path / "p.onnx").definitions
 
 
+def test_a_run_that_was_stopped_early_is_said_to_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = trained(tmp_path, "nav_msgs/msg/Odometry")
+    assert cli.run(arguments) == 0
+    assert "bc at step 5\n" in capsys.readouterr().out
+    settings = tmp_path / "run" / "config.yaml"
+    settings.write_text(settings.read_text().replace("{steps: 5,", "{steps: 9,"))
+    assert cli.run(arguments) == 0
+    assert "bc at step 5 of 9\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("alpha", ["0", "nan", "1", "1.5", "-0.1"])
 def test_an_alpha_that_is_none_leaves_with_2(
     alpha: str, capsys: pytest.CaptureFixture[str]
@@ -71,16 +83,22 @@ def test_an_alpha_that_is_none_leaves_with_2(
     assert "Input should be" in capsys.readouterr().err
 
 
+def test_a_policy_file_has_its_suffix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "policy.bin"  # inspect and report would not read it
+    assert cli.run(["export", "no_run", "--data", "d.h5", "--out", str(out)]) == cli.EXIT_BAD_INPUT
+    assert "policy.bin: must end in .onnx" in capsys.readouterr().err
+
+
 def test_a_file_that_cannot_be_written_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = trained(tmp_path, "nav_msgs/msg/Odometry")
-    data, key = tmp_path / "data.h5", tmp_path / "key.pem"
+    data, key = tmp_path / "data.h5", tmp_path / "key.onnx"
     key.write_text("a private key")
     told = {
         tmp_path: "is a folder",
         data / "p.onnx": "cannot be written",
-        data: "is a file to read",
+        data: "must end in .onnx",
         key: "is a file to read",
     }
     before = data.read_bytes()

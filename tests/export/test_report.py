@@ -85,6 +85,7 @@ def test_page(policy: Path, tmp_path: Path) -> None:
     assert gate.assumption in page
     assert f"{gate.scores[0].threshold:.4g}" in page
     assert Policy(policy).checksum in page
+    assert "in 24.8 s" in page  # four held-out episodes of 31 observations at 5 Hz
     assert "blind &lt;1&gt;" in page
     assert "Fewer than 90% of the bumps were avoided with: blind &lt;1&gt;." in page
     assert "67% (9% to 99%)" in page  # two of three bumps

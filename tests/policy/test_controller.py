@@ -179,7 +179,7 @@ def test_late_ticks_in_a_row_fall_back(rig: Rig) -> None:
     rig.controller.late = 3
     late = rig.tick()
     assert late.state is State.FALLBACK
-    assert late.reason == "3 ticks in a row late: too slow for 20 Hz"
+    assert late.reason == "3 ticks behind: too slow for 20 Hz"
 
 
 def test_clock_that_jumps_back_forgets_everything(rig: Rig) -> None:

@@ -82,7 +82,7 @@ def test_half_of_the_rate_is_too_slow_and_says_so(
     simulated = Simulated(probe, 1000.0)
     simulated.run_until(lambda: probe.state == "NOMINAL")
     simulated.run_until(lambda: probe.state == "FALLBACK", step=0.095)  # of 0.05
-    assert probe.reason.endswith("ticks in a row late: too slow for 20 Hz")
+    assert probe.reason.endswith("ticks behind: too slow for 20 Hz")
     assert probe.call(Trigger, "/policy/reset").success
     simulated.run(2.0, step=0.095)
     assert probe.state == "FALLBACK"

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from offrl_contract.errors import InputError, nearest
 from offrl_contract.robot import Robot, Spec
-from offrl_contract.yaml_text import from_yaml
+from offrl_contract.yaml_text import from_yaml, where_and_what
 
 
 def robot_from_yaml(text: str, source: str) -> Robot:
@@ -20,7 +20,7 @@ def robot_from_yaml(text: str, source: str) -> Robot:
     try:
         content = from_yaml(text)
     except yaml.YAMLError as error:
-        raise InputError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{source}: not YAML: {where_and_what(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{source}: a robot file is a mapping with robot, rate, observation, ...")
     try:

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from offrl_contract.errors import InputError, nearest
-from offrl_contract.yaml_text import from_yaml
+from offrl_contract.yaml_text import from_yaml, where_and_what
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -20,7 +20,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path}: not YAML: {where_and_what(error)}") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InputError(f"{path}: not a mapping of names to values, such as 'steps: 100000'")
     return content

@@ -32,6 +32,11 @@ for _tag, _pattern in _NUMBERS.items():
         _either.add_implicit_resolver(_tag, re.compile(f"(?:{_pattern})$"), list("-+.0123456789"))
 
 
+def where_and_what(error: yaml.YAMLError) -> str:
+    """Return the error on one line, without the name that the parser gives to any text."""
+    return " ".join(str(error).split()).replace('in "<unicode string>", ', "at ")
+
+
 def from_yaml(text: str) -> Any:
     """Return plain values. Raises yaml.YAMLError, also for a key that is given twice."""
     loader = _Loader(text)

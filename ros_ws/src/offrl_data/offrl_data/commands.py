@@ -1,5 +1,6 @@
 """The verb `convert`, and what `inspect` shows of bags and datasets."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from offrl_contract import InputError, load_robot
 from offrl_contract.definitions import DEFAULT_DISTRO
 from offrl_contract.memory import keep_freed_memory
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -20,6 +22,9 @@ from offrl_data.conversion import BagReport, convert_bags
 from offrl_data.dataset import load_dataset
 from offrl_data.message_definitions import MessageDefinitions
 from offrl_data.output import require_other
+
+DATASET_SUFFIXES = (".h5", ".hdf5")
+"""By these, `offrl inspect` and `offrl report` know a dataset."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ def convert(argv: list[str]) -> None:
     if not config.bags:
         raise InputError("no bags: give files, rosbag2 directories, or folders of them")
     robot = load_robot(config.robot)
+    if config.out.suffix not in DATASET_SUFFIXES and not os.path.isdir(config.out):
+        raise InputError(f"--out {config.out}: must end in {' or '.join(DATASET_SUFFIXES)}")
     require_other(config.out, [Path(config.robot)])
     definitions = MessageDefinitions(config.distro, config.msgs)
     bags = find_bags(list(config.bags))
@@ -104,7 +111,7 @@ def _print_topics(path: Path) -> None:
         for topic in bag.topics.values():
             has = "in the bag" if topic.channels[0].definition else "none"
             table.add_row(topic.name, topic.type_name, str(counts[topic.name]), has)
-        _console().print(table)
+        _show(table)
         for note in bag.notes:
             print(f"note: {note}")
         for loss in bag.losses.lines:
@@ -129,7 +136,7 @@ def inspect_dataset(path: Path) -> None:
         start += action.parts
         table.add_row(action.name, f"{action.topic} (action)", str(action.parts), *_range(values))
     table.add_row("reward", robot.reward, "1", *_range(dataset.rewards))
-    _console().print(table)
+    _show(table)
     print(
         f"{len(dataset)} transitions, {len(returns)} episodes "
         f"({int(dataset.terminals.sum())} ended by a terminal), "
@@ -156,9 +163,7 @@ def _print_reports(reports: list[BagReport]) -> None:
             row = (f"{topic.rate:.1f}", f"{topic.longest_gap:.2f}", _offset(topic.header_offset))
             name = report.bag if topic is report.topics[0] else ""
             topics.add_row(name, topic.topic, str(topic.messages), *row)
-    console = _console()
-    console.print(table)
-    console.print(topics)
+    _show(table, topics)
     for report in reports:
         for line in _remarks(report):
             print(f"{report.bag}: {line}")
@@ -214,6 +219,12 @@ def _add_column(table: Table, name: str, number: bool) -> None:
     table.add_column(name, justify="right" if number else "left", overflow="fold")
 
 
-def _console() -> Console:
-    """Return a console that shows names as they are."""
-    return Console(highlight=False, markup=False, emoji=False)
+def _show(*tables: Table) -> None:
+    """Print tables with names as they are; in a file or a pipe, each row is one line."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        unbounded = console.options.update(width=10_000)
+        needed = [Measurement.get(console, unbounded, table).maximum for table in tables]
+        console.width = max(console.width, *needed)
+    for table in tables:
+        console.print(table)

@@ -114,8 +114,8 @@ def _cards(dataset: Dataset) -> str:
         ),
         (
             "return",
-            f"{returns.mean():.3g} ± {returns.std():.2g}",
-            f"mean ± standard deviation; {returns.min():.3g} to {returns.max():.3g}",
+            f"{_figure(returns.mean())} ± {_figure(returns.std())}",
+            f"mean ± standard deviation; {_figure(returns.min())} to {_figure(returns.max())}",
         ),
     ]
     if entries:
@@ -133,6 +133,11 @@ def _cards(dataset: Dataset) -> str:
             ("ticks dropped", f"{share:.1f} %", f"mostly: {main}" if main else "none"),
         ]
     return cards(numbers)
+
+
+def _figure(value: float) -> str:
+    """Return three digits at least, and no power of ten."""
+    return f"{value:.0f}" if abs(value) >= 100.0 else f"{value:.3g}"
 
 
 def _remarks(found: Sequence[Remark]) -> str:

@@ -296,6 +296,7 @@ def read_series(
     ends = [ends_of_stretches(column.timed, width) for column in columns.values()]
     stamps = np.sort(np.concatenate(ends))
     reports = [column.report() for column in columns.values()]
+    remarks = list(dict.fromkeys(remarks))
     return BagSeries(series, tree, stamps, phase, reports, remarks, texts, hashes)
 
 

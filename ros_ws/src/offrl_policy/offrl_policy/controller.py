@@ -284,7 +284,7 @@ class Controller:
         self._memory = self.policy.initial_memory if left_fallback else memory
         if self.late >= self.settings.overruns:
             rate = self.policy.robot.rate
-            self.gate.fall_back(f"{self.late} ticks in a row late: too slow for {rate:g} Hz")
+            self.gate.fall_back(f"{self.late} ticks behind: too slow for {rate:g} Hz")
         return self.limiter.inside(action.astype(np.float64))
 
     def _target(self, now: int, action: Array) -> Array:

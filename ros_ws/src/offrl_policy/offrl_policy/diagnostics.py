@@ -27,17 +27,18 @@ class TickStatistics:
     def __init__(self, period: float) -> None:
         self.period = period
         self.overruns = 0
-        self.late = 0
-        """In a row."""
+        self._behind = 0.0
+        """Periods that ticks in a row came late by, at most one for each."""
         self._tick: int | None = None
         self._seconds: deque[float] = deque(maxlen=1000)
         self._begun: deque[float] = deque(maxlen=100)
 
     def add(self, begun: float, seconds: float, tick: int) -> int:
-        """Count a tick that began at `begun` [s] and took `seconds`; return how many were late.
+        """Count a tick that began at `begun` [s] and took `seconds`; return how many are missing.
 
-        In a row, by what they took, or how long after the one before they came by their own time
-        `tick` [ns]. One that comes too soon makes up for a late one, and takes it back.
+        Late is one that took too long, or came too long after the one before, by its own time
+        `tick` [ns]. By so much the next ones are behind, until one comes in time; one that comes
+        too soon makes up for one.
         """
         self._seconds.append(seconds)
         self._begun.append(begun)
@@ -45,10 +46,10 @@ class TickStatistics:
         self._tick = tick
         if seconds > self.period or periods >= LATE:
             self.overruns += 1
-            self.late += 1
+            self._behind += 1.0 if seconds > self.period else min(periods - 1.0, 1.0)
         else:
-            self.late = 0 if periods > SOON else max(self.late - 1, 0)
-        return self.late
+            self._behind = 0.0 if periods > SOON else max(self._behind - 1.0, 0.0)
+        return int(self._behind + 1e-9)
 
     @property
     def rate(self) -> float:
