@@ -1,11 +1,9 @@
 """The verb `export`."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from offrl_contract import InputError
 from offrl_data.dataset import open_dataset
 from offrl_data.output import require_writable
 from offrl_training.finetuning.folder import SETTINGS
@@ -41,10 +39,8 @@ class ExportConfig:
 def export(argv: list[str]) -> None:
     """Run `offrl export`. Raises InputError."""
     config = tyro.cli(ExportConfig, prog="offrl export", args=argv)
-    if config.out.suffix != ".onnx" and not os.path.isdir(config.out):
-        raise InputError(f"--out {config.out}: must end in .onnx")
     run = load_run(config.run)
-    require_writable(config.out, [config.data, *([config.sign] if config.sign else [])])
+    require_writable(config.out, [config.data, *([config.sign] if config.sign else [])], [".onnx"])
     dataset = open_dataset(config.data)
     report = export_policy(
         run, dataset, config.out, config.alpha, config.jumps, config.msgs, config.sign, print

@@ -211,6 +211,15 @@ def test_bad_d4rl_files(
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_an_imported_dataset_has_the_suffix_of_one(
+    tmp_path: Path, robot_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign, out = foreign_d4rl(tmp_path / "f.hdf5"), tmp_path / "data.txt"
+    assert call("import", foreign, "--format", "d4rl", "--out", out, "--robot", robot_file) == 2
+    assert f"--out {out}: must end in .h5 or .hdf5" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_garbage_and_other_formats_are_refused(
     name: str, tmp_path: Path, robot_file: Path, capsys: pytest.CaptureFixture[str]

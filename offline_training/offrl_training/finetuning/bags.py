@@ -68,7 +68,7 @@ def _convert(bags: list[Path], robot: Robot, out: Path, interventions: Intervent
         convert_bags(bags, robot, out)
         return
     gates = [_gate(bag) for bag in bags]
-    whole = out.with_name(f".{out.name}.whole")
+    whole = out.with_name(f".{out.stem}.whole.h5")
     try:
         counts = [report.episodes for report in convert_bags(bags, robot, whole)]
         dataset = load_dataset(whole)

@@ -1,6 +1,5 @@
 """The verb `convert`, and what `inspect` shows of bags and datasets."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,6 @@ from offrl_data.conversion import BagReport, convert_bags
 from offrl_data.dataset import load_dataset
 from offrl_data.message_definitions import MessageDefinitions
 from offrl_data.output import require_other
-
-DATASET_SUFFIXES = (".h5", ".hdf5")
-"""By these, `offrl inspect` and `offrl report` know a dataset."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +55,6 @@ def convert(argv: list[str]) -> None:
     if not config.bags:
         raise InputError("no bags: give files, rosbag2 directories, or folders of them")
     robot = load_robot(config.robot)
-    if config.out.suffix not in DATASET_SUFFIXES and not os.path.isdir(config.out):
-        raise InputError(f"--out {config.out}: must end in {' or '.join(DATASET_SUFFIXES)}")
     require_other(config.out, [Path(config.robot)])
     definitions = MessageDefinitions(config.distro, config.msgs)
     bags = find_bags(list(config.bags))

@@ -24,7 +24,7 @@ from offrl_data.dataset_writer import DatasetWriter, describe
 from offrl_data.episodes import cut_episodes, on_ticks
 from offrl_data.image_file import ImageFile
 from offrl_data.message_definitions import MessageDefinitions
-from offrl_data.output import require_writable
+from offrl_data.output import DATASET, require_writable
 from offrl_data.parts import parts_folder
 from offrl_data.processes import in_processes
 from offrl_data.series import BagSeries, TopicReport, all_topics, read_series
@@ -93,7 +93,7 @@ def convert_bags(
             f"--sim-time: term '{timed[0]}' has clock: publish, which {CLOCK_TOPIC} does not "
             "count. Allowed: receive, header."
         )
-    require_writable(out, (file for path in paths for file in files_of(path)))
+    require_writable(out, (file for path in paths for file in files_of(path)), DATASET)
     task = _Task(robot, definitions or MessageDefinitions(), strict, sim_time)
     with parts_folder(out, resume) as folder:
         parts = [folder / f"{task.key(path)}.h5" for path in paths]

@@ -12,7 +12,7 @@ from offrl_contract import InputError, load_robot
 from offrl_data.dataset import load_dataset
 from offrl_data.formats import d4rl, lerobot, minari, robomimic
 from offrl_data.formats.importing import import_recordings
-from offrl_data.output import require_other, require_writable
+from offrl_data.output import DATASET, require_other, require_writable
 
 Name = Literal["minari", "d4rl", "robomimic", "lerobot"]
 _MODULES: dict[str, ModuleType] = {
@@ -76,7 +76,7 @@ def _import(config: ImportConfig) -> None:
     if not os.path.exists(config.path):
         raise InputError(f"{config.path}: no such file or folder")
     named = [Path(config.robot)] if config.robot is not None else []
-    require_writable(config.out, [config.path, *config.path.rglob("*"), *named])
+    require_writable(config.out, [config.path, *config.path.rglob("*"), *named], DATASET)
     foreign = _MODULES[config.format].read(config.path, robot)
     outcome = import_recordings(foreign, config.format, config.path, config.out)
     print(
