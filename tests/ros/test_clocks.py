@@ -106,9 +106,21 @@ def test_clock_that_jumps_back_stops_with_one_warning(
     assert log(tmp_path).count("the clock jumped back") == 1
     assert probe.state == "NOMINAL"  # it drives again on the new clock
     assert len(probe.commands) - before > 20
+
+
+def test_clock_that_dies_stops_the_robot(
+    policy: Path, start_node: NodeStarter, probe: Probe
+) -> None:
+    """Nothing ticks any more: the robot would have driven on by the last command."""
+    start_node(policy, use_sim_time=True)
+    simulated = Simulated(probe, 1000.0)
+    simulated.run_until(lambda: probe.state == "NOMINAL")
+    assert probe.commands[-1][1].linear.x != 0.0
     probe.feed(2.5)
+    assert probe.commands[-1][1].linear.x == 0.0
     assert probe.gates[-1].level == DiagnosticStatus.STALE
-    assert probe.gates[-1].message.startswith("no tick for ")
+    assert probe.gates[-1].message.startswith("STOP: no tick for ")
+    simulated.run_until(lambda: probe.state == "NOMINAL")
 
 
 SET_BACK = r"""

@@ -71,17 +71,21 @@ class TickStatistics:
 def gate_status(
     name: str, controller: Controller, decision: Decision, silence: str = ""
 ) -> DiagnosticStatus:
-    """Return the gate's state, reason, tick, and scores over thresholds; stale after a silence."""
-    values = {"state": decision.state.value, "reason": decision.reason}
+    """Return the gate's state, reason, tick, and scores over thresholds.
+
+    After a silence, that of the ticks: stale, in STOP.
+    """
+    state, reason = (State.STOP, silence) if silence else (decision.state, decision.reason)
+    values = {"state": state.value, "reason": reason}
     values["tick [ns]"] = str(decision.tick)
     values |= {f"{key}/threshold": f"{level:.4f}" for key, level in decision.levels.items()}
     for score in controller.policy.gate.scores:
         values[f"{score.name} threshold"] = f"{score.threshold:.6g}"
         values[f"{score.name} cusum threshold"] = f"{score.cusum_threshold:.6g}"
     return DiagnosticStatus(
-        level=DiagnosticStatus.STALE if silence else LEVELS[decision.state],
+        level=DiagnosticStatus.STALE if silence else LEVELS[state],
         name=f"{name}: gate",
-        message=silence or f"{decision.state.value}: {decision.reason}",
+        message=f"{state.value}: {reason}",
         hardware_id=controller.policy.robot.robot,
         values=_pairs(values),
     )

@@ -119,6 +119,14 @@ class PolicyNode(LifecycleNode):
                 publisher.wait_for_all_acked(Duration(seconds=0.2))
         self.active = False
 
+    def _halt(self, reason: str) -> None:
+        """Publish the safe command at once and go on ticking, from STOP."""
+        assert self.controller is not None
+        active = self.active
+        self.publish_safe()
+        self.controller.stop(reason)
+        self.active = active
+
     # Parameters
 
     def _judge_parameters(self, changes: list[Any]) -> Any:
@@ -155,8 +163,7 @@ class PolicyNode(LifecycleNode):
         self._tick_timer = self.create_timer(1.0 / robot.rate, self._tick, clock=clock)
         self._tick_timer.cancel()
         self._add(self._tick_timer, self.destroy_timer)
-        slow = self.create_timer(1.0, self._each_second, clock=self._steady)
-        self._add(slow, self.destroy_timer)
+        self._add(self.create_timer(1.0, self._each_second, clock=self._steady), self.destroy_timer)
         self.get_logger().info(
             f"{policy.path.name}: robot {robot.robot} ({robot.digest()}), {robot.rate:g} Hz, "
             f"{'engaged' if self.engaged else 'shadow'}"
@@ -238,9 +245,7 @@ class PolicyNode(LifecycleNode):
     def _take(self, topic: str, raw: bytes, published: int | None) -> None:
         """Hand a message to the controller, sent at `published` [ns] where that is told."""
         assert self.controller is not None
-        robot = self.controller.policy.robot
-        command = any(term.topic == topic for term in robot.action)
-        if command and self.engaged:
+        if self.engaged and topic in self._commands:
             return  # our own commands, known without the network's delay
         if topic not in self._neighbours.seen:
             self.controller.fault = self._neighbours.definition_fault()
@@ -261,10 +266,7 @@ class PolicyNode(LifecycleNode):
     def _on_engage(self, request: Any, response: Any) -> Any:
         assert self.controller is not None
         if self.engaged and not request.data:
-            active = self.active
-            self.publish_safe()
-            self.controller.stop("disengaged")
-            self.active = active  # and goes on ticking
+            self._halt("disengaged")
         self.engaged = request.data
         response.success = True
         response.message = "engaged" if request.data else "shadow: no command is published"
@@ -336,11 +338,11 @@ class PolicyNode(LifecycleNode):
         self.controller.fault = self._neighbours.definition_fault()
         problems = self._neighbours.problems(self.engaged)
         if self.decision is not None:
-            silence = self._statistics.silence(time.perf_counter())
-            problems += [silence] if silence else []
-            self._gate.publish(
-                gate_status(self.get_name(), self.controller, self.decision, silence)
-            )
+            if silence := self._statistics.silence(time.perf_counter()):
+                problems.append(silence)
+                self._halt(silence)  # whoever listens would drive on by the last command
+            status = gate_status(self.get_name(), self.controller, self.decision, silence)
+            self._gate.publish(status)
         stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name()
         told = node_diagnostics(
