@@ -7,6 +7,7 @@ import tyro
 from offrl_data.dataset import open_dataset
 from offrl_data.output import require_writable
 from offrl_training.finetuning.folder import SETTINGS
+from offrl_training.options import parse
 from offrl_training.run import load_run
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -38,7 +39,7 @@ class ExportConfig:
 
 def export(argv: list[str]) -> None:
     """Run `offrl export`. Raises InputError."""
-    config = tyro.cli(ExportConfig, prog="offrl export", args=argv)
+    config = parse(ExportConfig, "export", argv)
     run = load_run(config.run)
     require_writable(config.out, [config.data, *([config.sign] if config.sign else [])], [".onnx"])
     dataset = open_dataset(config.data)

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from offrl_training.algorithms import ALGORITHMS
 from offrl_training.algorithms.base import AlgorithmConfig, C
 from offrl_training.config import TrainingConfig
+from offrl_training.options import parse
 from offrl_training.process import set_up
 from offrl_training.run import RunConfig, open_run
 from offrl_training.seed_batch import SeedBatch
@@ -132,13 +133,12 @@ def _parse(name: str, argv: list[str]) -> TrainCommand[AlgorithmConfig]:
     first.add_argument("--config", type=Path)
     file: Path | None = first.parse_known_args(argv)[0].config
     settings = load_settings(name, file) if file else run_settings(name, {}, name)
-    command: TrainCommand[AlgorithmConfig] = tyro.cli(
+    command: TrainCommand[AlgorithmConfig] = parse(
         TrainCommand[kind.config_type],  # type: ignore[name-defined]
-        prog=f"offrl train {name}",
+        f"train {name}",
+        argv,
         description=inspect.getdoc(kind),
-        args=argv,
         default=TrainCommand(tyro.MISSING, tyro.MISSING, settings[1], settings[0]),
-        config=(tyro.conf.OmitArgPrefixes,),
     )
     return command
 

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from offrl_training.evaluation.config import EvaluationConfig
 from offrl_training.evaluation.estimate import Estimates, estimate
+from offrl_training.options import parse
 from offrl_training.process import set_up
 from offrl_training.run import TrainedRun, load_run
 
@@ -41,12 +42,7 @@ class EvaluateCommand:
 
 def evaluate(argv: list[str]) -> None:
     """Run `offrl evaluate`. Raises InputError."""
-    command = tyro.cli(
-        EvaluateCommand,
-        prog="offrl evaluate",
-        args=argv,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    command = parse(EvaluateCommand, "evaluate", argv)
     if not command.runs:
         raise InputError("offrl evaluate: needs one run folder at least")
     config = command.evaluation

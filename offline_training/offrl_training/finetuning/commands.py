@@ -31,6 +31,7 @@ from offrl_training.finetuning.folder import (
 )
 from offrl_training.finetuning.loop import Finetuner, run_online
 from offrl_training.finetuning.methods import prepare, settings
+from offrl_training.options import parse
 from offrl_training.process import set_up
 from offrl_training.run import RunConfig, last_checkpoint, read_config, read_robot, restore_run
 from offrl_training.signals import deferred_signals, leave
@@ -66,12 +67,7 @@ class FinetuneCommand:
 
 def finetune(argv: list[str]) -> None:
     """Run `offrl finetune`. Raises InputError; after a signal KeyboardInterrupt or SystemExit."""
-    command = tyro.cli(
-        FinetuneCommand,
-        prog="offrl finetune",
-        args=argv,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    command = parse(FinetuneCommand, "finetune", argv)
     out = command.out or _beside(command.run, "_finetuned")
     if (command.env is None) == (not command.bags):
         raise InputError("offrl finetune: needs either --env or --bags")

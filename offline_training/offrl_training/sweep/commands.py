@@ -11,6 +11,7 @@ from offrl_data.web_page import write_whole
 from pydantic import NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
+from offrl_training.options import parse
 from offrl_training.process import set_up
 from offrl_training.run import open_run
 from offrl_training.signals import deferred_signals, leave
@@ -53,7 +54,7 @@ class SweepCommand:
 
 def sweep(argv: list[str]) -> None:
     """Run `offrl sweep`. Raises InputError; SystemExit where a trial failed or after a signal."""
-    command = tyro.cli(SweepCommand, prog="offrl sweep", args=argv)
+    command = parse(SweepCommand, "sweep", argv)
     require_library(command.tracker)
     trials = load_plan(command.sweep)
     digest = open_dataset(command.dataset).digest

@@ -11,6 +11,8 @@ from offrl_contract.errors import InputError, nearest
 
 GROUP = "offrl.commands"
 INSPECTORS = "offrl.inspectors"
+BAGS = ("bag", "db3", "mcap", "folder")
+"""Inspectors that take more than a path."""
 PURPOSES = {
     "convert": "bags to a dataset",
     "dataset": "a dataset to and from the formats of other libraries",
@@ -41,7 +43,13 @@ def inspect(argv: list[str]) -> None:
     """Run `offrl inspect`: print a bag, a dataset or a policy file, by its suffix."""
     parser = argparse.ArgumentParser("offrl inspect", description="Print what a file holds.")
     parser.add_argument("path", type=Path, help="a bag, a dataset (.h5) or a policy file (.onnx)")
-    path: Path = parser.parse_args(argv).path
+    of_bag = parser.add_argument_group("of a bag")
+    of_bag.add_argument("--topic", help="show its rate, and its fields as a robot file names them")
+    of_bag.add_argument("--msgs", type=Path, help="folder of .msg files, for types of your own")
+    of_bag.add_argument("--distro", help="ROS 2 distribution of a recording without definitions")
+    given = vars(parser.parse_args(argv))
+    path: Path = given.pop("path")
+    options = {name: value for name, value in given.items() if value is not None}
     inspectors = {point.name: point for point in entry_points(group=INSPECTORS)}
     plain = path.with_suffix("") if path.suffix == ".zstd" else path  # as rosbag2 compresses files
     kind = "folder" if path.is_dir() else plain.suffix.removeprefix(".")
@@ -49,7 +57,11 @@ def inspect(argv: list[str]) -> None:
         raise InputError(f"{path}: no such file")
     if kind not in inspectors:
         raise InputError(f"{path}: nothing here reads '{path.suffix}'.{nearest(kind, inspectors)}")
-    _load(inspectors[kind])(path)
+    if options and kind not in BAGS:
+        raise InputError(f"{path}: is no bag, and has no --{next(iter(options))}")
+    if options and "topic" not in options:
+        raise InputError(f"--{next(iter(options))}: only with --topic, whose messages it defines")
+    _load(inspectors[kind])(path, **options)
 
 
 def _load(point: EntryPoint) -> Callable[..., int | None]:

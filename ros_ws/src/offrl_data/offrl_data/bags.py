@@ -154,12 +154,12 @@ class Bag(AbstractContextManager["Bag"]):
         """Note messages that a later stage cannot read."""
         self._found.add(line, messages)
 
-    def topic(self, name: str, type_name: str) -> Topic:
-        """Return a topic, refusing one of another type. Raises InputError."""
+    def topic(self, name: str, type_name: str | None = None) -> Topic:
+        """Return a topic, refusing one of another type than that given. Raises InputError."""
         if name not in self.topics:
             raise InputError(f"{self.name}: no topic {name}.{nearest(name, self.topics)}")
         topic = self.topics[name]
-        if topic.type_name != type_name:
+        if type_name not in (None, topic.type_name):
             raise InputError(
                 f"{self.name}: topic {name} has type {topic.type_name}, "
                 f"the robot file says {type_name}"

@@ -21,6 +21,7 @@ from offrl_data.conversion import BagReport, convert_bags
 from offrl_data.dataset import load_dataset
 from offrl_data.message_definitions import MessageDefinitions
 from offrl_data.output import require_other
+from offrl_data.topic_fields import content
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,21 @@ def convert(argv: list[str]) -> None:
     )
 
 
-def inspect_bag(path: Path) -> None:
-    """Print the topics of a bag, or of each bag in a folder.
+def inspect_bag(
+    path: Path, topic: str | None = None, msgs: Path | None = None, distro: str = DEFAULT_DISTRO
+) -> None:
+    """Print the topics of a bag, or of each bag in a folder; or the fields of one of them.
 
     Raises InputError, at the end, for those that cannot be opened.
     """
+    definitions = MessageDefinitions(distro, msgs)
     errors: list[InputError] = []
     for each in find_bags([path]):
         try:
-            _print_topics(each)
+            if topic is None:
+                _print_topics(each)
+            else:
+                _print_fields(each, topic, definitions)
         except InputError as error:
             errors.append(error)
     if errors:
@@ -106,10 +113,32 @@ def _print_topics(path: Path) -> None:
             has = "in the bag" if topic.channels[0].definition else "none"
             table.add_row(topic.name, topic.type_name, str(counts[topic.name]), has)
         _show(table)
-        for note in bag.notes:
-            print(f"note: {note}")
-        for loss in bag.losses.lines:
-            print(f"lost: {loss}")
+        _print_oddities(bag)
+
+
+def _print_fields(path: Path, name: str, definitions: MessageDefinitions) -> None:
+    with Bag(path) as bag:
+        topic = bag.topic(name)
+        found = content(bag, topic, definitions)
+        table = Table(title=f"{bag.name}: {name}, {topic.type_name}")
+        for column in ("field", "type", "entries", "in the first message"):
+            _add_column(table, column, number=column == "entries")
+        for field in found.fields:
+            table.add_row(field.path, field.type_name, field.entries, field.shown)
+        _show(table)
+        pace = f"{found.rate:.1f} Hz, longest gap {found.longest_gap:.2f} s"
+        print(
+            f"{found.messages} message{'s' * (found.messages != 1)}"
+            + (f", {pace}" if found.rate else "")
+        )
+        _print_oddities(bag)
+
+
+def _print_oddities(bag: Bag) -> None:
+    for note in bag.notes:
+        print(f"note: {note}")
+    for loss in bag.losses.lines:
+        print(f"lost: {loss}")
 
 
 def inspect_dataset(path: Path) -> None:

@@ -227,19 +227,28 @@ class _Column:
         offset = None
         if self.decoder.has_header and len(self._header_offsets):
             offset = float(np.median(self._header_offsets.view)) / 1e9
-        gaps = np.diff(np.sort(self.timed))
-        spacing = float(np.median(gaps)) / 1e9 if len(gaps) else 0.0
+        rate, longest_gap = pace(self.timed)
         return TopicReport(
             topic=self.decoder.topic,
             type_name=self.decoder.type_name,
             messages=len(self.received),
             used=len(self._used),
-            rate=1.0 / spacing if spacing else 0.0,
-            longest_gap=float(gaps.max(initial=0)) / 1e9,
+            rate=rate,
+            longest_gap=longest_gap,
             values={name: asdict(each) for name, each in self.decoder.counts.items()},
             malformed=self.decoder.malformed,
             header_offset=offset,
         )
+
+
+def pace(stamps: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the rate [Hz], one over the median gap, and the longest gap [s] of stamps (n,) [ns].
+
+    The rate is 0 where there is no gap.
+    """
+    gaps = np.diff(np.sort(stamps))
+    spacing = float(np.median(gaps)) / 1e9 if len(gaps) else 0.0
+    return 1.0 / spacing if spacing else 0.0, float(gaps.max(initial=0)) / 1e9
 
 
 _NONE = np.zeros(0, np.int64)
