@@ -2,12 +2,15 @@
 
 record -> convert -> Cal-QL offline -> finetune in the shifted simulator -> export -> the policy
 node drives the shifted simulator over DDS, behind its gate, with the offline policy and with the
-finetuned one, on the same scenarios. Data and runs are those of benchmarks/finetune.py, made here
-where they are not there yet: `.venv/bin/python benchmarks/circle.py`.
+finetuned one, on the same scenarios. What is normal for the finetuned one is told once by the log
+that it was trained on, and once by one of the shifted car (`offrl export --gate-data`). Data and
+runs are those of benchmarks/finetune.py, made here where they are not there yet:
+`.venv/bin/python benchmarks/circle.py`.
 """
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tyro
-from finetune import BIN, ROOT, STEPS, offrl, prepare, train_offline, unit
+from finetune import BIN, EPISODES, ROOT, STEPS, offrl, prepare, train_offline, unit
 from offrl_training.files import write_atomically
 
 sys.path += [str(ROOT / "sim"), str(ROOT / "tests")]
@@ -33,6 +36,8 @@ TASK = "RacecarTrack"
 SCENARIO = 4_000_000
 """First scenario of the drives; neither learning nor evaluation has seen it."""
 
+SHIFTED_SEED = 1_000_000
+"""First scenario of the shifted car's log."""
 ALPHA = "--alpha 0.1"  # 16 held-out episodes allow no less than 1 in 17
 
 
@@ -78,6 +83,17 @@ def node_and_car(folder: Path, policy: str, speed: float) -> Iterator[Operator]:
                 process.wait(20)
 
 
+def shifted_log(folder: Path) -> None:
+    """Record and convert, unless it is done, a log of the shifted car, by drivers as before."""
+    if (folder / "shifted.h5").exists():
+        return
+    shutil.rmtree(folder / "shifted_bags", ignore_errors=True)
+    words = f"record --task {TASK} --robot robot.yaml --profile shift.yaml --out shifted_bags"
+    words += f" --episodes {EPISODES[TASK]} --seed {SHIFTED_SEED}"
+    offrl(folder, "shifted_record", words)
+    offrl(folder, "shifted_convert", "convert shifted_bags --robot robot.yaml --out shifted.h5")
+
+
 def figures(drives: list[Drive]) -> dict[str, Any]:
     """Return what came of some drives."""
     returns = [drive.report["return"] for drive in drives]
@@ -99,17 +115,19 @@ def main(config: Config) -> None:
     facts = prepare(TASK, folder)
     train_offline(folder, config.seed, "cal_ql")
     unit(TASK, folder, config.seed, "Cal-QL")
-    runs = {"before": f"{config.seed}/cal_ql", "after": f"{config.seed}/Cal-QL"}
+    shifted_log(folder)
+    before, after = f"{config.seed}/cal_ql", f"{config.seed}/Cal-QL"
+    runs = {"before": before, "after": after, "after, gate of the shifted car": after}
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
     found: dict[str, Any] = {"commit": commit.strip(), "task": TASK, "steps": STEPS}
     found |= {name: facts[name] for name in ("transitions", "shift")}
     with TemporaryDirectory() as built, pytest.MonkeyPatch.context() as patch:
         provide("ackermann_msgs", ACKERMANN_MSGS, Path(built), patch)  # PyPI has none
-        for name, run in runs.items():
-            offrl(
-                folder, f"export_{name}", f"export {run} --data data.h5 --out {name}.onnx {ALPHA}"
-            )
-            with node_and_car(folder, name, config.speed) as watching:
+        for number, (name, run) in enumerate(runs.items()):
+            file = f"circle_{number}"
+            words = f"export {run} --data data.h5 --out {file}.onnx {ALPHA}"
+            offrl(folder, file, words + " --gate-data shifted.h5" * ("gate" in name))
+            with node_and_car(folder, file, config.speed) as watching:
                 found[name] = figures(watching.watch(config.drives, "", lambda: None))
             print(name, json.dumps(found[name]), flush=True)
     write_atomically(RESULTS, (json.dumps(found, indent=1) + "\n").encode())

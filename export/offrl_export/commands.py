@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from offrl_contract import InputError
+from offrl_contract.settings import read_mapping
 from offrl_data.dataset import open_dataset
 from offrl_data.output import require_writable
 from offrl_training.finetuning.folder import SETTINGS
@@ -23,6 +25,9 @@ class ExportConfig:
     """Run folder."""
     data: Path
     """The dataset that the run was trained on."""
+    gate_data: Path | None = None
+    """Another dataset, of the robot as it is now, which nothing was trained on: from this one the
+    gate learns what is normal, as after finetuning on a robot that has changed."""
     out: Path = Path("policy.onnx")
     """Policy file to write."""
     alpha: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
@@ -41,12 +46,28 @@ def export(argv: list[str]) -> None:
     """Run `offrl export`. Raises InputError."""
     config = parse(ExportConfig, "export", argv)
     run = load_run(config.run)
-    require_writable(config.out, [config.data, *([config.sign] if config.sign else [])], [".onnx"])
-    dataset = open_dataset(config.data)
+    read = [config.data, *(each for each in (config.gate_data, config.sign) if each)]
+    require_writable(config.out, read, [".onnx"])
+    online = (config.run / SETTINGS).exists()
+    learned = read_mapping(config.run / SETTINGS).get("new_digest") if online else None
+    gate_data = open_dataset(config.gate_data) if config.gate_data else None
+    if gate_data is not None and gate_data.digest in (run.dataset_digest, learned):
+        raise InputError(
+            f"--gate-data {config.gate_data}: the run was trained on it, and the gate would take "
+            "for normal what is new. Give a log that nothing was trained on."
+        )
     report = export_policy(
-        run, dataset, config.out, config.alpha, config.jumps, config.msgs, config.sign, print
+        run,
+        open_dataset(config.data),
+        gate_data,
+        config.out,
+        config.alpha,
+        config.jumps,
+        config.msgs,
+        config.sign,
+        print,
     )
-    online = (config.run / SETTINGS).exists()  # such a run counts its own steps
+    # one that was finetuned counts its own steps
     early = "" if online or run.step >= run.training.steps else f" of {run.training.steps}"
     print(
         f"{report.path}: {run.algorithm_name} at step {run.step}{early}\n"

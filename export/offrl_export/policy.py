@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import onnx
@@ -28,6 +28,7 @@ from offrl_data.dataset import AnyDataset
 from offrl_policy.policy_file import BEFORE, FORMAT, GOLDEN_TOLERANCE, Policy
 from offrl_policy.signature import private_key, seal, sign
 from offrl_training.run import TrainedRun
+from offrl_training.sampler import split_episodes
 from offrl_training.transitions import spread_rows
 
 from offrl_export.calibration import calibrate
@@ -55,9 +56,42 @@ class ExportReport:
     false_alarms: str
 
 
+class Normal(NamedTuple):
+    """Episodes from which the gate learns what is normal."""
+
+    dataset: AnyDataset
+    prototypes: NDArray[np.int64]
+    """Give the prototypes, and the models of a step."""
+    reference: NDArray[np.int64]
+    """Give the scale of the scores."""
+    held_out: NDArray[np.int64]
+    """Give the thresholds."""
+
+    @classmethod
+    def of(cls, dataset: AnyDataset, known: NDArray[np.int64], held_out: NDArray[np.int64]) -> Self:
+        """Part the episodes that are not held out."""
+        if len(known) < 2:
+            return cls(dataset, known, known, held_out)
+        reference = np.arange(len(known)) % REFERENCE_SHARE == 0
+        return cls(dataset, known[~reference], known[reference], held_out)
+
+
+def normal(run: TrainedRun, dataset: AnyDataset, gate_data: AnyDataset | None) -> Normal:
+    """Return the run's own episodes, or those of another dataset, parted as training would.
+
+    Raises InputError where that is of another robot.
+    """
+    if gate_data is None:
+        return Normal.of(dataset, run.train_episodes, run.held_out_episodes)
+    require_same(run.robot, gate_data.robot, "the run", "--gate-data")
+    count, training = len(gate_data.lengths), run.training
+    return Normal.of(gate_data, *split_episodes(count, training.held_out, training.seed))
+
+
 def export_policy(
     run: TrainedRun,
     dataset: AnyDataset,
+    gate_data: AnyDataset | None,
     out: Path,
     alpha: float,
     jumps: Collection[str],
@@ -67,7 +101,8 @@ def export_policy(
 ) -> ExportReport:
     """Write the policy file of a run. Raises InputError; then nothing is left under `out`.
 
-    `jumps` are observation terms whose steps the gate does not judge, `msgs` is a folder with the
+    The gate learns what is normal from `gate_data` where it is given, else from `dataset`, the
+    run's. `jumps` are observation terms whose steps it does not judge, `msgs` is a folder with the
     .msg files of types that the dataset has no definition of, `sign_by` a private key.
     """
     key = None if sign_by is None else private_key(sign_by)  # refused before anything is computed
@@ -77,11 +112,12 @@ def export_policy(
             f"the run was trained on another dataset ({run.dataset_digest}) than this one "
             f"({dataset.digest})"
         )
+    known = normal(run, dataset, gate_data)
     model = Dynamics(run, judged_terms(run.robot, jumps))
     definitions = _definitions(run.robot, dataset, msgs, say)
     beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        report = _write(run, dataset, model, definitions, beside, alpha, key, say)
+        report = _write(run, dataset, known, model, definitions, beside, alpha, key, say)
         with beside.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(beside, out)
@@ -132,6 +168,7 @@ def _definitions(
 def _write(
     run: TrainedRun,
     dataset: AnyDataset,
+    known: Normal,
     model: Dynamics,
     definitions: dict[str, str],
     path: Path,
@@ -140,19 +177,19 @@ def _write(
     say: Callable[[str], None],
 ) -> float:
     """Write a checked policy file; return the parity."""
-    reference, prototypes = _split(run)
-    states = _at(dataset.observations, spread_rows(dataset, prototypes, MAX_PROTOTYPES))
-    _fit(model, dataset, prototypes)
+    rows = spread_rows(known.dataset, known.prototypes, MAX_PROTOTYPES)
+    states = _at(known.dataset.observations, rows)
+    _fit(model, known.dataset, known.prototypes)
     graph = PolicyGraph(run, states, model)
     onnx_model = write_graph(graph, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     parity = check_parity(graph, session, dataset.observations, run.robot.limits)
 
     def scores(episodes: NDArray[np.int64]) -> list[Array]:
-        return [_scores(session, *_episode(dataset, int(e))) for e in episodes]
+        return [_scores(session, *_episode(known.dataset, int(e))) for e in episodes]
 
     gate = calibrate(
-        scores(reference), scores(run.held_out_episodes), SCORES, alpha, run.robot.rate, say
+        scores(known.reference), scores(known.held_out), SCORES, alpha, run.robot.rate, say
     )
     golden = _at(dataset.observations, _golden_rows(len(dataset)))
     actions, uncertainties = _unrolled(graph, golden)
@@ -172,6 +209,7 @@ def _write(
         "algorithm": run.algorithm_name,
         "step": str(run.step),
         "dataset_digest": dataset.digest,
+        **({"gate_dataset_digest": known.dataset.digest} if known.dataset is not dataset else {}),
         "parity": f"{parity:.3g}",
         "versions": f"offrl {__version__}, torch {torch.__version__}, onnx {onnx.__version__}",
     }
@@ -215,15 +253,6 @@ def check_parity(
             f"allowed {GOLDEN_TOLERANCE:g}: no file is written"
         )
     return worst
-
-
-def _split(run: TrainedRun) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Part the training episodes into those that set the scale and those that give prototypes."""
-    episodes = np.asarray(run.train_episodes)
-    if len(episodes) < 2:
-        return episodes, episodes
-    reference = np.arange(len(episodes)) % REFERENCE_SHARE == 0
-    return episodes[reference], episodes[~reference]
 
 
 def _at(column: Column, rows: NDArray[np.int64]) -> NDArray[np.float32]:
