@@ -119,6 +119,9 @@ def test_clock_that_dies_stops_the_robot(
     assert probe.commands[-1][1].linear.x == 0.0
     assert probe.gates[-1].level == DiagnosticStatus.STALE
     assert probe.gates[-1].message.startswith("STOP: no tick for ")
+    told = probe.diagnostics[-1].status[0]
+    assert told.level == DiagnosticStatus.ERROR
+    assert told.message.startswith("STOP: no tick for ")
     simulated.run_until(lambda: probe.state == "NOMINAL")
 
 

@@ -1,7 +1,7 @@
 """One tick of the policy: sample, check, run, gate, limit. No ROS here; time is an argument."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -63,6 +63,10 @@ class Decision:
     def ages(self) -> dict[str, int]:
         """How old the sample of each term is [ns]; -1 where there is none."""
         return {name: int(each.ages[0]) for name, each in self.observation.terms.items()}
+
+    def stopped(self, reason: str) -> "Decision":
+        """Return this one after a stop between ticks."""
+        return replace(self, state=State.STOP, reason=reason)
 
 
 class Controller:

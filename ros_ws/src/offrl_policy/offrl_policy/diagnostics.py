@@ -69,23 +69,19 @@ class TickStatistics:
 
 
 def gate_status(
-    name: str, controller: Controller, decision: Decision, silence: str = ""
+    name: str, controller: Controller, decision: Decision, stale: bool = False
 ) -> DiagnosticStatus:
-    """Return the gate's state, reason, tick, and scores over thresholds.
-
-    After a silence, that of the ticks: stale, in STOP.
-    """
-    state, reason = (State.STOP, silence) if silence else (decision.state, decision.reason)
-    values = {"state": state.value, "reason": reason}
+    """Return the gate's state, reason, tick, and scores over thresholds."""
+    values = {"state": decision.state.value, "reason": decision.reason}
     values["tick [ns]"] = str(decision.tick)
     values |= {f"{key}/threshold": f"{level:.4f}" for key, level in decision.levels.items()}
     for score in controller.policy.gate.scores:
         values[f"{score.name} threshold"] = f"{score.threshold:.6g}"
         values[f"{score.name} cusum threshold"] = f"{score.cusum_threshold:.6g}"
     return DiagnosticStatus(
-        level=DiagnosticStatus.STALE if silence else LEVELS[state],
+        level=DiagnosticStatus.STALE if stale else LEVELS[decision.state],
         name=f"{name}: gate",
-        message=f"{state.value}: {reason}",
+        message=f"{decision.state.value}: {decision.reason}",
         hardware_id=controller.policy.robot.robot,
         values=_pairs(values),
     )

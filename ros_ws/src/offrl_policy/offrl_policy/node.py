@@ -249,8 +249,7 @@ class PolicyNode(LifecycleNode):
             return  # our own commands, known without the network's delay
         if topic not in self._neighbours.seen:
             self.controller.fault = self._neighbours.definition_fault()
-        received = self.get_clock().now().nanoseconds
-        self.controller.push(topic, received, raw, published)
+        self.controller.push(topic, self.get_clock().now().nanoseconds, raw, published)
 
     def _on_backup(self, readers: list[TermReader], message: Any) -> None:
         assert self.controller is not None
@@ -341,7 +340,8 @@ class PolicyNode(LifecycleNode):
             if silence := self._statistics.silence(time.perf_counter()):
                 problems.append(silence)
                 self._halt(silence)  # whoever listens would drive on by the last command
-            status = gate_status(self.get_name(), self.controller, self.decision, silence)
+                self.decision = self.decision.stopped(silence)
+            status = gate_status(self.get_name(), self.controller, self.decision, bool(silence))
             self._gate.publish(status)
         stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name()
